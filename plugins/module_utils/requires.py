@@ -15,8 +15,9 @@ __all__ = ["need", "openstack", "pyvmomi", "requests", "version_of"]
 
 def pyvmomi() -> tuple[Any, Any, Any]:
     """The modules C(vim), C(vmodl) and C(SoapAdapter) of pyVmomi 8.0.3 or later."""
-    need("pyVmomi", package="pyvmomi", minimum="8.0.3")
-    return need("pyVmomi.vim"), need("pyVmomi.vmodl"), need("pyVmomi.SoapAdapter")
+    top = need("pyVmomi", package="pyvmomi", minimum="8.0.3")
+    # vim and vmodl are lazy attributes: importing "pyVmomi.vim" would put an empty namespace package in its place
+    return top.vim, top.vmodl, top.SoapAdapter
 
 
 def requests() -> Any:

@@ -1,0 +1,186 @@
+# Everything is installed and built under build/; nothing of the machine is changed. Start with: make help
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+MAKEFLAGS += --no-builtin-rules --no-print-directory
+.DEFAULT_GOAL := help
+
+PYTHON ?= python3
+TOP := $(CURDIR)
+BIN := $(TOP)/build/venv/bin
+COLLECTIONS := $(TOP)/build/collections
+STAGE := $(COLLECTIONS)/ansible_collections/ferry/vmware
+STEP := tools/step.sh
+# More arguments for the tool of a target: make test-unit ARGS='-k vmdk -x'
+ARGS ?=
+
+# The user's own lab, and the one that tests start for themselves beside it.
+export FERRY_LAB_BASE ?= 21000
+export FERRY_LAB_DIR ?= $(TOP)/build/lab
+TEST_LAB := FERRY_LAB_BASE=$${FERRY_TEST_LAB_BASE:-21500} FERRY_LAB_DIR=$(TOP)/build/lab-test
+export ANSIBLE_COLLECTIONS_PATH := $(COLLECTIONS)
+export PYTHONPYCACHEPREFIX ?= $(TOP)/build/pycache
+
+# ---------------------------------------------------------------------------------------------------------------------
+##@ Start here
+
+.PHONY: help
+help: ## List the targets
+	@awk 'BEGIN { FS = ":.*## " } /^##@ / { printf "\n%s\n", substr($$0, 5) } \
+	  /^[a-z][a-z0-9-]*:.*## / { printf "  make %-20s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: demo
+demo: need-lab venv collections venv-openstack stage ## Start the lab and migrate three VMs in it: about five minutes the first time
+	@$(BIN)/python demo/run.py $(ARGS)
+
+.PHONY: demo-clean
+demo-clean: venv ## Stop the demo's lab and remove what the demo made
+	@$(BIN)/python demo/run.py --clean $(ARGS)
+
+.PHONY: test
+test: need-test venv collections venv-openstack ## All tests: lint, unit, sanity, and the tests on a lab of their own
+	@$(PYTHON) tools/run_tests.py
+
+# ---------------------------------------------------------------------------------------------------------------------
+##@ Tests, one by one (ARGS='...' goes to the tool, V=1 shows its output)
+
+.PHONY: test-unit
+test-unit: venv stage ## Unit tests: seconds, no lab
+	@$(STEP) unit env -C $(STAGE) PYTHONPATH=$(COLLECTIONS) $(BIN)/python -m pytest tests/unit $(ARGS)
+
+.PHONY: test-lab
+test-lab: venv stage ## Tests against the running lab (make lab first)
+	@$(STEP) lab-tests tools/with_lab.sh env -C $(STAGE) PYTHONPATH=$(COLLECTIONS) $(BIN)/python -m pytest tests/lab_tests $(ARGS)
+
+.PHONY: test-integration
+test-integration: venv collections stage ## ansible-test integration against the running lab (ARGS=target for one)
+	@$(STEP) integration tools/with_lab.sh tools/integration.sh $(ARGS)
+
+.PHONY: test-molecule
+test-molecule: venv collections stage ## Molecule's scenario for the roles
+	@$(STEP) molecule env -C $(STAGE)/extensions PATH=$(BIN):$$PATH molecule test $(ARGS)
+
+.PHONY: sanity
+sanity: venv collections stage ## ansible-test sanity over what is shipped
+	@$(STEP) sanity tools/ansible_test.sh sanity --exclude tests/lab/ --exclude tests/lab_tests/ --exclude tests/bench/ \
+	  --exclude tools/ --exclude demo/ $(ARGS)
+
+.PHONY: galaxy-importer
+galaxy-importer: build ## What Galaxy would say to the built collection
+	@$(STEP) galaxy-importer tools/galaxy_importer.sh
+
+# ---------------------------------------------------------------------------------------------------------------------
+##@ Lint
+
+LINTS := lint-ruff lint-format lint-types lint-layers lint-yaml lint-shell lint-go lint-docs lint-ansible
+.PHONY: lint $(LINTS)
+lint: $(LINTS) ## All of these
+
+lint-ruff: venv ## Python: ruff
+	@$(STEP) ruff $(BIN)/ruff check --output-format concise .
+
+lint-format: venv ## Python: format (make format mends it)
+	@$(STEP) format $(BIN)/ruff format --check .
+
+lint-types: venv stage ## Python: mypy --strict
+	@$(STEP) mypy tools/mypy.sh
+
+lint-layers: venv stage ## Python: who imports whom
+	@$(STEP) plain-imports $(PYTHON) tools/check_imports.py
+	@$(STEP) layers env -C $(COLLECTIONS) PYTHONPATH=$(COLLECTIONS) $(BIN)/lint-imports --no-logo --no-cache --config $(STAGE)/pyproject.toml
+
+lint-yaml: venv ## YAML: yamllint
+	@$(STEP) yamllint $(BIN)/yamllint --strict .
+
+lint-shell: need-lint ## Shell scripts: shellcheck
+	@$(STEP) shellcheck tools/shell_lint.sh
+
+lint-go: ## The lab's Go program: gofmt, go vet
+	@$(STEP) go tools/go_lint.sh
+
+lint-docs: venv collections stage ## Documentation of modules, plugins and roles: antsibull-docs
+	@$(STEP) plugin-docs env -C $(STAGE) PATH=$(BIN):$$PATH antsibull-docs lint-collection-docs --plugin-docs \
+	  --validate-collection-refs=self --disallow-unknown-collection-refs .
+
+lint-ansible: venv collections stage ## Roles and playbooks: ansible-lint, production profile
+	@$(STEP) ansible-lint env -C $(STAGE) PATH=$(BIN):$$PATH ansible-lint --profile production --offline --strict
+
+.PHONY: format
+format: venv ## Format the Python files
+	@$(BIN)/ruff format . && $(BIN)/ruff check --fix .
+
+# ---------------------------------------------------------------------------------------------------------------------
+##@ The lab: a vCenter and an OpenStack on loopback (FERRY_LAB_BASE moves its ports, FERRY_LAB_DIR its files)
+
+.PHONY: lab lab-vcenter lab-openstack lab-status lab-down
+lab: need-lab venv venv-openstack ## Start it and write build/lab/env.sh
+	@$(BIN)/python -m tests.lab up $(ARGS)
+
+lab-vcenter: need-disks venv ## Start the vCenter alone
+	@$(BIN)/python -m tests.lab up vcenter $(ARGS)
+
+lab-openstack: need-openstack venv venv-openstack ## Start OpenStack alone
+	@$(BIN)/python -m tests.lab up openstack $(ARGS)
+
+lab-status: venv ## Say what of it runs, and where
+	@$(BIN)/python -m tests.lab status
+
+lab-down: venv ## Stop it
+	@$(BIN)/python -m tests.lab down
+
+# ---------------------------------------------------------------------------------------------------------------------
+##@ Figures (each writes build/bench/NAME.json)
+
+BENCHES := $(sort $(patsubst tests/bench/bench_%.py,bench-%,$(wildcard tests/bench/bench_*.py)))
+.PHONY: bench $(BENCHES)
+bench: $(BENCHES) ## Measure everything; bench-inventory, bench-vmdk ... one of them
+$(BENCHES): bench-%: need-lab venv collections venv-openstack stage
+	@mkdir -p build/bench
+	@$(BIN)/python -m tests.bench.bench_$* $(ARGS)
+
+# ---------------------------------------------------------------------------------------------------------------------
+##@ Building
+
+.PHONY: docs
+docs: venv collections stage ## The documentation as HTML: build/docs/html/index.html
+	@$(STEP) docs tools/docs.sh
+
+.PHONY: build
+build: venv stage ## The collection's archive, in build/dist
+	@$(STEP) build tools/build.sh
+
+.PHONY: lock
+lock: uv ## Write requirements/dev.lock anew from requirements/dev.txt (UPGRADE=--upgrade for newer versions)
+	@build/uv/bin/uv pip compile -q $(UPGRADE) --universal --python-version 3.11 --no-annotate --no-emit-index-url \
+	  --custom-compile-command "make lock" requirements/dev.txt -o requirements/dev.lock
+
+.PHONY: clean
+clean: ## Remove what tests and builds wrote; what was installed stays
+	@rm -rf build/logs build/dist build/docs build/bench build/pycache .mypy_cache .pytest_cache .ruff_cache
+
+.PHONY: distclean
+distclean: ## Stop the labs and remove build/ altogether
+	@if [ -x $(BIN)/python ] && [ -d tests/lab ]; then $(BIN)/python -m tests.lab down; $(TEST_LAB) $(BIN)/python -m tests.lab down; fi
+	@rm -rf build .mypy_cache .pytest_cache .ruff_cache
+
+# ---------------------------------------------------------------------------------------------------------------------
+# What the others need. Each asks for a hash of its input first, so that a second run costs next to nothing.
+
+.PHONY: uv venv venv-openstack collections stage
+uv:
+	@$(PYTHON) tools/bootstrap.py uv
+venv: need-install
+	@$(PYTHON) tools/bootstrap.py venv
+venv-openstack: need-openstack
+	@$(PYTHON) tools/bootstrap.py openstack
+collections: need-install
+	@$(PYTHON) tools/bootstrap.py collections
+stage:
+	@tools/stage.sh >/dev/null
+
+.PHONY: need-install need-openstack need-disks need-lint need-lab need-test
+need-install need-openstack need-disks need-lint:
+	@$(PYTHON) tools/require_system.py $(@:need-%=%)
+need-lab:
+	@$(PYTHON) tools/require_system.py install openstack disks
+need-test:
+	@$(PYTHON) tools/require_system.py install openstack disks lint

@@ -1,0 +1,235 @@
+# Copyright (c) 2026, ferry.vmware contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Files on a datastore, read by ranged GET.
+
+Source of the protocol: "vSphere Web Services SDK Programming Guide", "HTTP Access to vSphere Server Files": a file is
+C(https://HOST/folder/PATH?dcPath=DATACENTER&dsName=DATASTORE), authorized by the session's cookie.
+"""
+
+from __future__ import annotations
+
+import http.client
+import random
+import re
+import socket
+import ssl
+import threading
+import time
+from dataclasses import dataclass
+from typing import Any, Callable, Iterator, Mapping
+
+from ..errors import BadInput, SourceError, bounded
+from ..model import Extent, Kind
+
+#: Faults that go away by themselves: the connection was cut, or the server is busy.
+_TRANSIENT = (OSError, http.client.HTTPException)
+_BUSY_STATUS = {408, 429, 500, 502, 503, 504}
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """Where and how to read: host, port, TLS, and who we are. C(renew) is called when the server no longer knows us."""
+
+    host: str
+    port: int
+    context: ssl.SSLContext
+    headers: Callable[[], Mapping[str, str]]
+    renew: Callable[[], None]
+    #: Seconds for one answer.
+    timeout: float = 60.0
+    #: Seconds for which a server that fails or is away is asked again before the read fails.
+    patience: float = 30.0
+
+
+class RemoteFile:
+    """One file on a datastore. Thread-safe: each thread has a connection of its own, kept open."""
+
+    def __init__(self, endpoint: Endpoint, url: str, name: str, stop: Callable[[], None] = lambda: None) -> None:
+        if not url.startswith("/") or any(c in url for c in "\r\n "):
+            raise BadInput("Not a path on the server.", disk=name, url=url)
+        self.endpoint = endpoint
+        self.url = url
+        self.name = name
+        self._stop = stop
+        self._local = threading.local()
+        self._all: list[http.client.HTTPSConnection] = []
+        self._lock = threading.Lock()
+        self._renewals = 0
+        self._size: int | None = None
+        self._tag = ""
+
+    def _connection(self) -> http.client.HTTPSConnection:
+        found: http.client.HTTPSConnection | None = getattr(self._local, "connection", None)
+        if found is None:
+            e = self.endpoint
+            found = http.client.HTTPSConnection(e.host, e.port, timeout=e.timeout, context=e.context)
+            self._local.connection = found
+            with self._lock:
+                self._all.append(found)
+        return found
+
+    def _drop(self) -> None:
+        found = getattr(self._local, "connection", None)
+        if found is not None:
+            found.close()
+
+    def _error(self, text: str, step: str, said: object | None = None, **details: Any) -> SourceError:
+        return SourceError(text, disk=self.name, step=step, said=said, **details)
+
+    def _renew(self, seen: int) -> None:
+        with self._lock:
+            if self._renewals == seen:  # another thread may have done it while this one waited
+                self.endpoint.renew()
+                self._renewals += 1
+
+    def _ask(self, method: str, step: str, extra: Mapping[str, str], take: Callable[[http.client.HTTPResponse], Any]) -> Any:
+        """One request, again on faults that pass, for at most C(patience) seconds without any success."""
+        e = self.endpoint
+        end = time.monotonic() + e.patience
+        pause = 0.2
+        refused = 0
+        while True:
+            self._stop()
+            seen = self._renewals
+            said: object
+            try:
+                connection = self._connection()
+                connection.request(method, self.url, headers={**e.headers(), **extra})
+                answer = connection.getresponse()
+                if answer.status in (200, 206):
+                    return take(answer)
+                said = f"{answer.status} {answer.reason}"
+                body = answer.read(2048)
+                if not answer.will_close:
+                    while answer.read(1 << 16):
+                        pass
+                if answer.status in (401, 403) and refused < 2:
+                    refused += 1
+                    self._renew(seen)
+                    continue
+                if answer.status not in _BUSY_STATUS:
+                    text = {401: "The server refuses our session.", 403: "The account may not read this file.", 404: "The file is not on the datastore."}
+                    what = text.get(answer.status, "The server does not give the file.")
+                    raise self._error(what, step, f"{said}: {bounded(re.sub(r'<[^>]*>', ' ', body.decode('utf-8', 'replace')), 200)}")
+            except ssl.SSLCertVerificationError as fault:
+                raise self._error("The server's certificate is not trusted.", step, fault.verify_message) from fault
+            except _TRANSIENT as fault:
+                said = fault if not isinstance(fault, socket.timeout) else f"no answer within {e.timeout:.0f} s"
+                self._drop()
+            if time.monotonic() > end:
+                raise self._error(
+                    f"The server did not deliver for {e.patience:.0f} s.",
+                    step,
+                    said or type(said).__name__,
+                    code="source_away",
+                    next_command="run the same command again when the server is back; it goes on where it stopped",
+                )
+            time.sleep(pause * (0.5 + random.random()))
+            pause = min(pause * 2, 5.0)
+
+    def head(self) -> tuple[int, str]:
+        """Size in bytes and what identifies this state of the file (ETag, else Last-Modified)."""
+
+        def take(answer: http.client.HTTPResponse) -> tuple[int, str]:
+            answer.read()
+            length = answer.getheader("Content-Length", "")
+            if not re.fullmatch(r"\d{1,18}", length):
+                raise self._error("The server does not say how large the file is.", "ask for the size", length or None)
+            return int(length), answer.getheader("ETag") or answer.getheader("Last-Modified") or ""
+
+        size, tag = self._ask("HEAD", "ask for the size", {}, take)
+        self._size, self._tag = size, tag
+        return size, tag
+
+    def read_all(self, limit: int) -> bytes:
+        """The whole file, which must not be larger than C(limit) bytes."""
+
+        def take(answer: http.client.HTTPResponse) -> bytes:
+            data = answer.read(limit + 1)
+            if len(data) > limit:
+                self._drop()
+                raise self._error(f"The file is larger than {limit} bytes.", "read the descriptor")
+            return data
+
+        return bytes(self._ask("GET", "read the descriptor", {}, take))
+
+    def read(self, offset: int, length: int) -> bytearray:
+        """Exactly C(length) bytes from C(offset). Another range, another size or another ETag is an error, never data."""
+        wanted = f"bytes {offset}-{offset + length - 1}/"
+
+        def take(answer: http.client.HTTPResponse) -> bytearray:
+            got = answer.getheader("Content-Range", "")
+            if answer.status != 206 or not got.startswith(wanted):
+                self._drop()
+                raise self._error(f"The server answered another range than asked for at byte {offset}.", "read", f"{answer.status}, Content-Range {got or 'none'}", wanted=wanted)
+            tag = answer.getheader("ETag") or answer.getheader("Last-Modified") or ""
+            if (self._size is not None and got[len(wanted) :] != str(self._size)) or tag != self._tag:
+                self._drop()
+                raise self._error("The file changed while it was being read.", "read", f"was {self._size} bytes {self._tag}, is {got} {tag}", code="source_changed")
+            data = bytearray(length)
+            view = memoryview(data)
+            while view:
+                n = answer.readinto(view)
+                if not n:
+                    raise http.client.IncompleteRead(bytes(len(data) - len(view)), len(view))
+                view = view[n:]
+            answer.read()
+            return data
+
+        data: bytearray = self._ask("GET", "read", {"Range": f"bytes={offset}-{offset + length - 1}"}, take)
+        return data
+
+    def close(self) -> None:
+        with self._lock:
+            for connection in self._all:
+                connection.close()
+            self._all.clear()
+
+
+class HttpsSource:
+    """A flat disk on a datastore: its extents, in order, as files. Nothing is known of holes here: all is data.
+
+    :param parts: (file, offset in the file in bytes, length in bytes, kind) in the disk's order.
+    :param tag: something else that tells states of the disk apart (the descriptor's CID).
+    """
+
+    #: A gap shorter than this is read rather than asked around: a request costs more.
+    gap = 256 << 10
+
+    def __init__(self, parts: list[tuple[RemoteFile | None, int, int, Kind]], tag: str) -> None:
+        self.parts = []
+        at = 0
+        names = [tag]
+        for file, offset, length, kind in parts:
+            if file is not None:
+                size, state = file.head()
+                if size < offset + length:
+                    raise SourceError(f"The extent has {size} bytes, the descriptor says {offset + length}.", disk=file.name, step="open the source")
+                names.append(f"{file.url}:{size}:{state}")
+            self.parts.append((at, file, offset, length, kind))
+            at += length
+        self.capacity = at
+        self.identity = "https:" + "|".join(names)
+
+    def extents(self, since: str | None = None) -> Iterator[Extent]:
+        if since is not None:
+            raise BadInput("Changed areas come from vCenter, not from the datastore.")
+        for at, _file, _offset, length, kind in self.parts:
+            yield Extent(at, length, kind)
+
+    def read(self, offset: int, length: int) -> bytes | bytearray:  # type: ignore[override]  # a bytearray reads like bytes and saves a copy of every chunk
+        pieces = []
+        for at, file, inside, size, _kind in self.parts:
+            start, end = max(offset, at), min(offset + length, at + size)
+            if start < end:
+                pieces.append(bytes(end - start) if file is None else file.read(inside + start - at, end - start))
+        data = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        if len(data) != length:
+            raise SourceError(f"Read beyond the end of the disk: {length} bytes from {offset} of {self.capacity}.", step="read")
+        return data
+
+    def close(self) -> None:
+        for file in {id(p[1]): p[1] for p in self.parts if p[1] is not None}.values():
+            file.close()

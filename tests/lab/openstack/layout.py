@@ -1,0 +1,104 @@
+# Copyright (c) 2026, ferry.vmware contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Where everything of one OpenStack lab is: ports, folders, databases, passwords."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+from dataclasses import dataclass, field
+from pathlib import Path
+
+HOST = "127.0.0.1"
+REGION = "RegionOne"
+# The order is the offset of the port from the lab's base.
+SERVICES = ("keystone", "glance", "cinder", "placement", "nova", "neutron")
+NEEDS: dict[str, tuple[str, ...]] = {
+    "keystone": (),
+    "glance": ("keystone",),
+    "cinder": ("keystone", "glance"),
+    "placement": ("keystone",),
+    "neutron": ("keystone",),
+    "nova": ("keystone", "glance", "cinder", "placement", "neutron"),
+}
+DATABASES = ("keystone", "glance", "cinder", "placement", "neutron", "nova", "nova_api", "nova_cell0")
+USERS = ("admin", "ferry", "svc")
+PACKAGE = Path(__file__).resolve().parent
+
+
+class LabError(Exception):
+    """The lab cannot do what was asked; the text says what to look at."""
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The paths and addresses of one lab.
+
+    *state* holds all that this lab writes, *venv* the OpenStack services, *base* is Keystone's port.
+    """
+
+    state: Path
+    venv: Path
+    base: int
+    passwords: dict[str, str] = field(repr=False)
+
+    @classmethod
+    def of(cls, state: Path, venv: Path, base: int) -> Layout:
+        """The layout of the lab in *state*, with the passwords it has, or new ones where it has none."""
+        state = state.absolute()
+        state.mkdir(parents=True, exist_ok=True)
+        state.chmod(0o700)
+        return cls(state, venv.absolute(), base, _passwords(state / "passwords.json"))
+
+    def port(self, service: str) -> int:
+        return self.base + SERVICES.index(service)
+
+    def url(self, service: str) -> str:
+        return f"http://{HOST}:{self.port(service)}"
+
+    def database(self, name: str) -> Path:
+        return self.state / "db" / f"{name}.sqlite"
+
+    def database_url(self, name: str) -> str:
+        return f"sqlite:///{self.database(name)}"
+
+    def program(self, name: str) -> str:
+        """A console script of the services' venv."""
+        return str(self.venv / "bin" / name)
+
+    @property
+    def clouds(self) -> Path:
+        return self.state / "clouds.yaml"
+
+    @property
+    def shim(self) -> Path:
+        """The folder of mount, umount, mount.nfs and sudo for everything that uses os-brick without root."""
+        return PACKAGE / "shim"
+
+    def config(self, service: str) -> Path:
+        name = "glance-api" if service == "glance" else service
+        return self.state / service / f"{name}.conf"
+
+
+def write_private(path: Path, text: str) -> None:
+    """Replace *path* by *text*, readable by its owner only at every moment."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    with open(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
+        file.write(text)
+    beside.replace(path)
+
+
+def _passwords(path: Path) -> dict[str, str]:
+    try:
+        known: dict[str, str] = json.loads(path.read_text())
+    except FileNotFoundError:
+        known = {}
+    missing = [user for user in USERS if user not in known]
+    if missing:
+        known.update({user: secrets.token_hex(12) for user in missing})
+        write_private(path, json.dumps(known))
+    return known

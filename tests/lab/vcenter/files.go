@@ -1,0 +1,276 @@
+// Copyright (c) 2026, ferry.vmware contributors
+// GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+// SPDX-License-Identifier: GPL-3.0-or-later
+
+package main
+
+import (
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"io"
+	"os"
+	"path"
+	"path/filepath"
+	"strings"
+	"syscall"
+
+	"github.com/vmware/govmomi/simulator"
+	"github.com/vmware/govmomi/vim25/types"
+)
+
+// flatName is the extent of a descriptor: disk.vmdk to disk-flat.vmdk.
+func flatName(file string) string {
+	return strings.TrimSuffix(file, ".vmdk") + "-flat.vmdk"
+}
+
+// allocated is what a file occupies on disk, in bytes; 0 when there is none.
+func allocated(file string) int64 {
+	var st syscall.Stat_t
+	if syscall.Stat(file, &st) != nil {
+		return 0
+	}
+	return min(st.Blocks*512, st.Size)
+}
+
+// vmdkUUID writes a UUID as the descriptor and VirtualDiskFlatVer2BackingInfo.uuid have it in the product's own samples:
+// "6000C29b-…". Hexadecimal digits are kept, in lower case but for the prefix's C.
+func vmdkUUID(id string) string {
+	id = strings.ToLower(id)
+	if strings.HasPrefix(id, "6000c29") {
+		return "6000C29" + id[7:]
+	}
+	return id
+}
+
+func contentID(id string) string {
+	return fmt.Sprintf("%08x%024x", crc32.ChecksumIEEE([]byte(id)), 0)[:32]
+}
+
+// descriptor is the text of a disk on a datastore. Reference: VMware "Virtual Disk Format 5.0", chapter "Text Descriptor":
+// createType "vmfs", extent type VMFS, sizes in sectors of 512 bytes. ddb.uuid is sixteen bytes in hexadecimal, a hyphen in
+// the middle. On ESXi, thin disks carry ddb.thinProvisioned.
+func descriptor(v *VM, i int) string {
+	d := v.Disks[i]
+	kind := controllerKinds[d.Controller]
+	sectors := d.Capacity / 512
+	heads, per := int64(255), int64(63)
+	if kind.adapter == "ide" {
+		heads = 16
+	}
+	cylinders := max(sectors/(heads*per), 1)
+	if kind.adapter == "ide" {
+		cylinders = min(cylinders, 16383)
+	}
+	hex := strings.ReplaceAll(vmdkUUID(d.UUID), "-", "")
+	var pairs []string
+	for j := 0; j+2 <= len(hex); j += 2 {
+		pairs = append(pairs, strings.ToLower(hex[j:j+2]))
+	}
+	id := strings.Join(pairs[:8], " ") + "-" + strings.Join(pairs[8:], " ")
+	flat := path.Base(flatName(diskFile(v, i)))
+	thin := ""
+	if d.Provisioning == "thin" {
+		thin = "ddb.thinProvisioned = \"1\"\n"
+	}
+	return fmt.Sprintf(`# Disk DescriptorFile
+version=1
+encoding="UTF-8"
+CID=%08x
+parentCID=ffffffff
+createType="vmfs"
+
+# Extent description
+RW %d VMFS "%s"
+
+# The Disk Data Base 
+#DDB
+
+ddb.adapterType = "%s"
+ddb.geometry.cylinders = "%d"
+ddb.geometry.heads = "%d"
+ddb.geometry.sectors = "%d"
+ddb.longContentID = "%s"
+%sddb.uuid = "%s"
+ddb.virtualHWVersion = "%s"
+`, crc32.ChecksumIEEE([]byte(d.UUID))&0x7fffffff, sectors, flat, kind.adapter, cylinders, heads, per, contentID(d.UUID), thin, id,
+		strings.TrimPrefix(v.HwVersion, "vmx-"))
+}
+
+// writeFiles puts the VM's .vmx and the descriptor and bytes of each disk into the datastores' folders.
+func (l *Lab) writeFiles(vm *simulator.VirtualMachine, v *VM) error {
+	for i, d := range v.Disks {
+		local := l.localPath(diskFile(v, i))
+		if local == "" {
+			return fmt.Errorf("disk %d: no datastore for %s", i+1, diskFile(v, i))
+		}
+		if d.Path == "" {
+			continue // a bulk VM: nothing to read
+		}
+		if err := os.MkdirAll(filepath.Dir(local), 0o700); err != nil {
+			return err
+		}
+		if err := os.WriteFile(local, []byte(descriptor(v, i)), 0o600); err != nil {
+			return err
+		}
+		if err := place(flatName(local), d.Path, d.Capacity); err != nil {
+			return fmt.Errorf("disk %d: %w", i+1, err)
+		}
+	}
+	return os.WriteFile(l.localPath(vm.Config.Files.VmPathName), []byte(vmx(v)), 0o600)
+}
+
+// place makes dst hold the bytes of src, capacity bytes long. A clone shares blocks and may be written; a hard link shares
+// the file and must not be: whoever writes into a flat file calls own first. The model's file is never altered.
+func place(dst, src string, capacity int64) error {
+	st, err := os.Stat(src)
+	if err != nil {
+		return err
+	}
+	if st.Size() > capacity {
+		return fmt.Errorf("%s has %d bytes, more than the disk's %d", src, st.Size(), capacity)
+	}
+	if err = clone(dst, src); err == nil {
+		return os.Truncate(dst, capacity)
+	}
+	if st.Size() == capacity {
+		if err = os.Link(src, dst); err == nil {
+			return nil
+		}
+	}
+	return sparseCopy(dst, src, capacity)
+}
+
+// clone shares the blocks of src (FICLONE, ioctl_ficlone(2)); file systems without it answer an error.
+func clone(dst, src string) error {
+	in, err := os.Open(src)
+	if err != nil {
+		return err
+	}
+	defer in.Close()
+	out, err := os.OpenFile(dst, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
+	if err != nil {
+		return err
+	}
+	defer out.Close()
+	const ficlone = 0x40049409
+	if _, _, e := syscall.Syscall(syscall.SYS_IOCTL, out.Fd(), ficlone, in.Fd()); e != 0 {
+		_ = os.Remove(dst)
+		return e
+	}
+	return nil
+}
+
+// sparseCopy copies the data of src and leaves its holes (lseek(2), SEEK_DATA and SEEK_HOLE).
+func sparseCopy(dst, src string, capacity int64) error {
+	const seekData, seekHole = 3, 4
+	in, err := os.Open(src)
+	if err != nil {
+		return err
+	}
+	defer in.Close()
+	out, err := os.OpenFile(dst, os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)
+	if err != nil {
+		return err
+	}
+	defer out.Close()
+	for at := int64(0); ; {
+		start, err := in.Seek(at, seekData)
+		if errors.Is(err, syscall.ENXIO) {
+			break
+		} else if err != nil {
+			return err
+		}
+		end, err := in.Seek(start, seekHole)
+		if err != nil {
+			return err
+		}
+		if _, err = io.Copy(io.NewOffsetWriter(out, start), io.NewSectionReader(in, start, end-start)); err != nil {
+			return err
+		}
+		at = end
+	}
+	return out.Truncate(capacity)
+}
+
+// vmx is the configuration file, small but true. Reference: vSphere Virtual Machine Administration, "Virtual Machine Files".
+func vmx(v *VM) string {
+	var b strings.Builder
+	set := func(key, format string, args ...any) {
+		value := strings.NewReplacer("|", "|7C", `"`, "|22", "\n", "|0A").Replace(fmt.Sprintf(format, args...))
+		fmt.Fprintf(&b, "%s = \"%s\"\n", key, value)
+	}
+	set(".encoding", "UTF-8")
+	set("config.version", "8")
+	set("virtualHW.version", "%s", strings.TrimPrefix(v.HwVersion, "vmx-"))
+	set("displayName", "%s", v.Name)
+	set("guestOS", "%s", strings.TrimSuffix(strings.ReplaceAll(v.GuestID, "_64Guest", "-64"), "Guest"))
+	set("uuid.bios", "%s", vmxUUID(v.BiosUUID))
+	set("vc.uuid", "%s", vmxUUID(v.UUID))
+	set("memSize", "%d", v.MemoryMB)
+	set("numvcpus", "%d", v.CPUs)
+	set("cpuid.coresPerSocket", "%d", v.CoresPerSocket)
+	if v.Firmware == "efi" {
+		set("firmware", "efi")
+	}
+	if v.SecureBoot {
+		set("uefi.secureBoot.enabled", "TRUE")
+	}
+	if v.Annotation != "" {
+		set("annotation", "%s", v.Annotation)
+	}
+	device := map[string]string{"pvscsi": "pvscsi", "lsilogic": "lsilogic", "lsilogic-sas": "lsisas1068", "buslogic": "buslogic"}
+	bus := map[string]string{"ide": "ide", "sata": "sata", "nvme": "nvme"}
+	seen := map[string]bool{}
+	for i, d := range v.Disks {
+		prefix, ok := bus[d.Controller]
+		if !ok {
+			prefix = "scsi"
+		}
+		c := fmt.Sprintf("%s%d", prefix, d.Bus)
+		if !seen[c] && prefix != "ide" {
+			set(c+".present", "TRUE")
+			if dev := device[d.Controller]; dev != "" {
+				set(c+".virtualDev", "%s", dev)
+			}
+		}
+		seen[c] = true
+		at := fmt.Sprintf("%s:%d", c, d.Unit)
+		set(at+".present", "TRUE")
+		set(at+".fileName", "%s", path.Base(diskFile(v, i)))
+		if v.CBT {
+			set(at+".ctkEnabled", "TRUE")
+		}
+	}
+	for i, n := range v.NICs {
+		at := fmt.Sprintf("ethernet%d", i)
+		set(at+".present", "TRUE")
+		set(at+".virtualDev", "%s", n.Type)
+		set(at+".networkName", "%s", n.Network)
+		set(at+".addressType", "static")
+		set(at+".address", "%s", n.MAC)
+	}
+	return b.String()
+}
+
+// vmxUUID writes a UUID as a .vmx has it: sixteen bytes, a hyphen in the middle.
+func vmxUUID(id string) string {
+	hex := strings.ReplaceAll(id, "-", "")
+	var pairs []string
+	for i := 0; i+2 <= len(hex); i += 2 {
+		pairs = append(pairs, hex[i:i+2])
+	}
+	if len(pairs) != 16 {
+		return id
+	}
+	return strings.Join(pairs[:8], " ") + "-" + strings.Join(pairs[8:], " ")
+}
+
+// topFiles are the local files of the disks that a VM writes to now: not the parents of a chain.
+func (l *Lab) topFiles(devices []types.BaseVirtualDevice) (files []string) {
+	for _, d := range flatDisks(devices) {
+		b := d.Backing.(*types.VirtualDiskFlatVer2BackingInfo)
+		files = append(files, flatName(l.localPath(b.FileName)))
+	}
+	return files
+}

@@ -1,0 +1,5 @@
+module ferry.example/lab
+
+go 1.23.0
+
+require github.com/vmware/govmomi v0.52.0

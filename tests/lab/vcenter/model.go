@@ -1,0 +1,94 @@
+// Copyright (c) 2026, ferry.vmware contributors
+// GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+// SPDX-License-Identifier: GPL-3.0-or-later
+
+package main
+
+// Model is the inventory as tests/lab/model.py has checked it and filled in its defaults: sizes are bytes, paths are
+// absolute, times are seconds. See tests/lab/README.md for the file that a person writes.
+type Model struct {
+	Datacenter      string      `json:"datacenter"`
+	Clusters        []Cluster   `json:"clusters"`
+	StandaloneHosts []string    `json:"standalone_hosts"`
+	Networks        []Network   `json:"networks"`
+	Datastores      []Datastore `json:"datastores"`
+	VMs             []VM        `json:"vms"`
+	Bulk            *Bulk       `json:"bulk"`
+	Behaviour       Behaviour   `json:"behaviour"`
+}
+
+type Cluster struct {
+	Name  string   `json:"name"`
+	Hosts []string `json:"hosts"`
+}
+
+type Network struct {
+	Name        string `json:"name"`
+	Distributed bool   `json:"distributed"`
+}
+
+type Datastore struct {
+	Name     string   `json:"name"`
+	Type     string   `json:"type"` // VMFS, NFS, NFS41, vsan, VVOL
+	Capacity int64    `json:"capacity"`
+	Free     *int64   `json:"free"` // absent: capacity less what the VMs occupy
+	Hosts    []string `json:"hosts"`
+}
+
+type VM struct {
+	Name            string            `json:"name"`
+	UUID            string            `json:"uuid"`      // instanceUuid
+	BiosUUID        string            `json:"bios_uuid"` // config.uuid
+	Host            string            `json:"host"`
+	Datastore       string            `json:"datastore"`
+	Folder          string            `json:"folder"` // below the datacenter's vm folder
+	Template        bool              `json:"template"`
+	GuestID         string            `json:"guest_id"`
+	GuestFullName   string            `json:"guest_full_name"`
+	Firmware        string            `json:"firmware"`
+	SecureBoot      bool              `json:"secure_boot"`
+	CPUs            int32             `json:"cpus"`
+	CoresPerSocket  int32             `json:"cores_per_socket"`
+	MemoryMB        int64             `json:"memory_mb"`
+	Power           string            `json:"power"`            // on, off, suspended
+	Tools           string            `json:"tools"`            // running, hangs, not_running, not_installed
+	ShutdownSeconds float64           `json:"shutdown_seconds"` // what the guest needs to shut down
+	HwVersion       string            `json:"hw_version"`
+	HostName        string            `json:"hostname"`
+	Annotation      string            `json:"annotation"`
+	Custom          map[string]string `json:"custom"`
+	CBT             bool              `json:"cbt"`
+	Disks           []Disk            `json:"disks"`
+	NICs            []NIC             `json:"nics"`
+}
+
+type Disk struct {
+	Controller   string `json:"controller"` // pvscsi, lsilogic, lsilogic-sas, buslogic, ide, sata, nvme
+	Bus          int32  `json:"bus"`
+	Unit         int32  `json:"unit"`
+	Path         string `json:"path"` // raw bytes; empty: no flat file exists
+	Capacity     int64  `json:"capacity"`
+	Provisioning string `json:"provisioning"` // thin, thick, eagerZeroedThick
+	UUID         string `json:"uuid"`
+	Datastore    string `json:"datastore"` // empty: the VM's
+	Mode         string `json:"mode"`
+}
+
+type NIC struct {
+	Network string `json:"network"`
+	MAC     string `json:"mac"`
+	Type    string `json:"type"`
+	IP      string `json:"ip"`
+}
+
+type Bulk struct {
+	VMs    int    `json:"vms"`
+	Prefix string `json:"prefix"`
+}
+
+// Behaviour holds the switches for what the real product leaves open, or does differently from version to version.
+type Behaviour struct {
+	// LockedStatus answers a GET of the disk that a running VM has locked. The reference does not say what it is; in the
+	// field vCenter proxies to the host, the host cannot open the file, and 500 comes back. 0: serve the bytes.
+	LockedStatus int `json:"locked_status"`
+}

@@ -1,0 +1,156 @@
+// Copyright (c) 2026, ferry.vmware contributors
+// GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+// SPDX-License-Identifier: GPL-3.0-or-later
+
+package main
+
+import (
+	"reflect"
+	"sync"
+
+	"github.com/vmware/govmomi/simulator"
+	"github.com/vmware/govmomi/vim25/methods"
+	"github.com/vmware/govmomi/vim25/mo"
+	"github.com/vmware/govmomi/vim25/soap"
+	"github.com/vmware/govmomi/vim25/types"
+)
+
+// Wrappers puts our own methods in front of the simulator's objects.
+//
+// Registry.Handler is asked before each call, but its answer is ignored once a session is logged in: the session's own
+// registry comes first there. So the wrapper is put into the session's registry, while the service's map keeps the plain
+// type, which the simulator asserts in many places. It is also told of every change (simulator.RegisterObject): a removed
+// object's wrappers are forgotten, and the guest follows the power state whichever operation changed it.
+type Wrappers struct {
+	lab      *Lab
+	mu       sync.Mutex
+	sessions map[*simulator.Registry]bool
+}
+
+func NewWrappers(l *Lab) *Wrappers {
+	return &Wrappers{lab: l, sessions: map[*simulator.Registry]bool{}}
+}
+
+func (w *Wrappers) Reference() types.ManagedObjectReference {
+	return types.ManagedObjectReference{Type: "FerryLab", Value: "wrappers"}
+}
+
+// anonymous says which objects may be read before a log-in: the reference gives ServiceInstance.content and
+// SessionManager.currentSession the privilege System.Anonymous. The simulator lets everything be read.
+func anonymous(method *simulator.Method) bool {
+	switch b := method.Body.(type) {
+	case *types.RetrievePropertiesEx:
+		return anonymousSpecs(b.SpecSet)
+	case *types.RetrieveProperties:
+		return anonymousSpecs(b.SpecSet)
+	}
+	if method.Name == "Fetch" { // its type is internal to govmomi
+		ref, ok := reflect.ValueOf(method.Body).Elem().FieldByName("This").Interface().(types.ManagedObjectReference)
+		return ok && anonymousType(ref.Type)
+	}
+	return true
+}
+
+func anonymousType(name string) bool {
+	return name == "ServiceInstance" || name == "SessionManager"
+}
+
+func anonymousSpecs(specs []types.PropertyFilterSpec) bool {
+	for _, s := range specs {
+		for _, o := range s.ObjectSet {
+			if !anonymousType(o.Obj.Type) || len(o.SelectSet) > 0 {
+				return false
+			}
+		}
+	}
+	return true
+}
+
+// Handle is Registry.Handler.
+func (w *Wrappers) Handle(ctx *simulator.Context, c *simulator.Method) (mo.Reference, types.BaseMethodFault) {
+	w.lab.stats.Method(c.Name)
+	if ctx.Session == nil {
+		if !anonymous(c) {
+			return nil, &types.NotAuthenticated{NoPermission: types.NoPermission{Object: &c.This, PrivilegeId: "System.View"}}
+		}
+		return nil, nil
+	}
+	if fault := w.lab.faults.Soap(c.Name, w.lab.nameOf(c.This)); fault != nil {
+		return nil, fault
+	}
+	registry := ctx.Session.Registry
+	if registry.Get(c.This) != nil {
+		return nil, nil
+	}
+	switch o := ctx.Map.Get(c.This).(type) {
+	case *simulator.VirtualMachine:
+		w.lab.fixEnums(o)
+		registry.Put(&VirtualMachine{VirtualMachine: o, lab: w.lab})
+	case *simulator.Datastore:
+		registry.Put(&StoredDatastore{Datastore: o, lab: w.lab})
+	default:
+		return nil, nil
+	}
+	w.mu.Lock()
+	w.sessions[registry] = true
+	w.mu.Unlock()
+	return nil, nil
+}
+
+// PutObject implements simulator.RegisterObject.
+func (w *Wrappers) PutObject(*simulator.Context, mo.Reference) {}
+
+// RemoveObject implements simulator.RegisterObject: no session may go on seeing an object that is gone.
+func (w *Wrappers) RemoveObject(ctx *simulator.Context, ref types.ManagedObjectReference) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for r := range w.sessions {
+		switch r.Get(ref).(type) {
+		case *VirtualMachine, *StoredDatastore:
+			r.Remove(ctx, ref)
+		}
+	}
+}
+
+// UpdateObject implements simulator.RegisterObject.
+func (w *Wrappers) UpdateObject(ctx *simulator.Context, obj mo.Reference, changes []types.PropertyChange) {
+	vm, ok := obj.(*mo.VirtualMachine)
+	if !ok {
+		return
+	}
+	for _, c := range changes {
+		if c.Name == "runtime.powerState" {
+			w.lab.powerChanged(ctx, vm)
+			return
+		}
+	}
+}
+
+func (l *Lab) nameOf(ref types.ManagedObjectReference) string {
+	if e, ok := l.service.Context.Map.Get(ref).(mo.Entity); ok {
+		return e.Entity().Name
+	}
+	return ref.Value
+}
+
+// StoredDatastore keeps capacity and free space those of the model. Reference: Datastore.RefreshDatastore ("explicitly
+// refreshes free-space and capacity values in summary and info").
+type StoredDatastore struct {
+	*simulator.Datastore
+	lab *Lab
+}
+
+func (d *StoredDatastore) RefreshDatastore(_ *simulator.Context, _ *types.RefreshDatastore) soap.HasFault {
+	for _, s := range d.lab.datastores {
+		if s.Ref == d.Self {
+			d.lab.refreshDatastore(s)
+		}
+	}
+	return &methods.RefreshDatastoreBody{Res: &types.RefreshDatastoreResponse{}}
+}
+
+// RefreshDatastoreStorageInfo does the same (reference: "refreshes all storage related information of the datastore").
+func (d *StoredDatastore) RefreshDatastoreStorageInfo(ctx *simulator.Context, _ *types.RefreshDatastoreStorageInfo) soap.HasFault {
+	d.RefreshDatastore(ctx, nil)
+	return &methods.RefreshDatastoreStorageInfoBody{Res: &types.RefreshDatastoreStorageInfoResponse{}}
+}

@@ -1,0 +1,15 @@
+#!/usr/bin/env bash
+# Copyright (c) 2026, ferry.vmware contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+#
+# gofmt and go vet over the lab's Go modules.
+set -euo pipefail
+top=$(cd "$(dirname "$0")/.." && pwd)
+go=$("$top/tools/go.sh")
+git ls-files -coz --exclude-standard '*go.mod' | while IFS= read -r -d '' module; do
+    cd "$top/$(dirname "$module")"
+    unformatted=$("$(dirname "$go")/gofmt" -l .)
+    [ -z "$unformatted" ] || { printf 'gofmt would change:\n%s\n' "$unformatted"; exit 1; }
+    "$go" vet ./...
+done
