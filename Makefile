@@ -45,11 +45,11 @@ test: need-test venv collections venv-openstack ## All tests: lint, unit, sanity
 
 .PHONY: test-unit
 test-unit: venv stage ## Unit tests: seconds, no lab
-	@$(STEP) unit env -C $(STAGE) PYTHONPATH=$(COLLECTIONS) $(BIN)/python -m pytest tests/unit $(ARGS)
+	@$(STEP) unit env -C $(STAGE) PYTHONPATH=$(COLLECTIONS) $(BIN)/python -m pytest $(if $(findstring tests/,$(ARGS)),,tests/unit) $(ARGS)
 
 .PHONY: test-lab
 test-lab: venv stage ## Tests against the running lab (make lab first)
-	@$(STEP) lab-tests tools/with_lab.sh env -C $(STAGE) PYTHONPATH=$(COLLECTIONS) $(BIN)/python -m pytest tests/lab_tests $(ARGS)
+	@$(STEP) lab-tests tools/with_lab.sh env -C $(STAGE) PYTHONPATH=$(COLLECTIONS) $(BIN)/python -m pytest $(if $(findstring tests/,$(ARGS)),,tests/lab_tests) $(ARGS)
 
 .PHONY: test-integration
 test-integration: venv collections stage ## ansible-test integration against the running lab (ARGS=target for one)
@@ -98,11 +98,11 @@ lint-go: ## The lab's Go program: gofmt, go vet
 	@$(STEP) go tools/go_lint.sh
 
 lint-docs: venv collections stage ## Documentation of modules, plugins and roles: antsibull-docs
-	@$(STEP) plugin-docs env -C $(STAGE) PATH=$(BIN):$$PATH antsibull-docs lint-collection-docs --plugin-docs \
+	@$(STEP) plugin-docs env -C $(STAGE) NO_COLOR=1 PATH=$(BIN):$$PATH antsibull-docs lint-collection-docs --plugin-docs \
 	  --validate-collection-refs=self --disallow-unknown-collection-refs .
 
 lint-ansible: venv collections stage ## Roles and playbooks: ansible-lint, production profile
-	@$(STEP) ansible-lint env -C $(STAGE) PATH=$(BIN):$$PATH ansible-lint --profile production --offline --strict
+	@$(STEP) ansible-lint env -C $(STAGE) NO_COLOR=1 PATH=$(BIN):$$PATH ansible-lint --profile production --offline --strict
 
 .PHONY: format
 format: venv ## Format the Python files

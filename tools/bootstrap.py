@@ -125,7 +125,15 @@ def make_openstack(log: Path) -> None:
 def make_collections(log: Path) -> None:
     """Take COLLECTIONS out of the wheel that requirements/collections.txt names; pip checks its hash."""
     cache, target = BUILD / "cache", BUILD / "collections" / "ansible_collections"
-    pip: list[str | Path] = [UV_VENV / "bin" / "python", "-m", "pip", "download", "--disable-pip-version-check", "--no-deps", "--require-hashes"]
+    pip: list[str | Path] = [
+        UV_VENV / "bin" / "python",
+        "-m",
+        "pip",
+        "download",
+        "--disable-pip-version-check",
+        "--no-deps",
+        "--require-hashes",
+    ]
     run(log, *pip, "--dest", cache, "-r", TOP / "requirements" / "collections.txt")
     version = (TOP / "requirements" / "collections.txt").read_text().partition("ansible==")[2].split()[0]
     with zipfile.ZipFile(cache / f"ansible-{version}-py3-none-any.whl") as wheel:

@@ -119,6 +119,7 @@ extends_documentation_fragment:
   - ferry.vmware.attributes
   - ferry.vmware.vsphere
   - ferry.vmware.openstack
+  - ferry.vmware.long_task
 notes:
   - O(validate_certs) is about vCenter. What holds for OpenStack is said in C(clouds.yaml) (C(verify), C(cacert)) or O(ca_cert).
 seealso:
@@ -223,6 +224,7 @@ failure:
 from ansible.module_utils.basic import env_fallback
 
 from ansible_collections.ferry.vmware.plugins.module_utils import edge
+from ansible_collections.ferry.vmware.plugins.module_utils.long_task import long_task_spec
 from ansible_collections.ferry.vmware.plugins.module_utils.openstack_cloud import argspec as openstack_argspec
 from ansible_collections.ferry.vmware.plugins.module_utils.transfer import disk_copy
 from ansible_collections.ferry.vmware.plugins.module_utils.vsphere import argspec as vsphere_argspec
@@ -252,7 +254,7 @@ def main() -> None:
         ledger={"type": "path"},
         root_helper={"type": "str", "default": "sudo"},
         take_over={"type": "bool", "default": False},
-        _ferry_task={"type": "dict"},
+        **long_task_spec(),
     )
     for name, option in openstack_argspec.connection_spec().items():
         spec.setdefault(name, option)

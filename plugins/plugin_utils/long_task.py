@@ -41,7 +41,9 @@ display = Display()
 #: Life of a background job in seconds as core's async_wrapper wants one; a copy of many TiB may take weeks.
 JOB_SECONDS = 10 * 365 * 86400
 #: The module writes its file at least once a second; after so many seconds without a change we ask core's async_status.
-STALE_SECONDS = 15.0
+STALE_SECONDS = 4.0
+#: The pause between two such questions: each costs up to a second of processor time.
+ASK_SECONDS = 3.0
 #: Without any status file after so many seconds the module has probably ended at once (a wrong argument).
 SILENT_SECONDS = 1.5
 #: How often a lost connection is tried again while the module starts.
@@ -262,7 +264,7 @@ class LongTask(ActionBase):  # type: ignore[misc]
 
     def _reconnect(self, error: Exception, tries: int) -> None:
         self._say(f"connection lost ({printable(error, 100)}); trying again")
-        self._pause(min(10.0, 0.5 * 2**tries))
+        self._pause(min(10.0, 0.25 * 2**tries))
         try:
             self._connection.reset()
         except Exception as e:  # connection plugins raise what they like here, and not all can reset
@@ -293,7 +295,7 @@ class LongTask(ActionBase):  # type: ignore[misc]
                 else:
                     over = False
                 silent = status is None and now - began > SILENT_SECONDS
-                if over or ((silent or now - fresh > STALE_SECONDS) and now - asked > 3):
+                if over or ((silent or now - fresh > STALE_SECONDS) and now - asked > ASK_SECONDS):
                     asked = now
                     outcome = self._ask()
                     if outcome is not None:

@@ -55,7 +55,7 @@ def connect(params: Mapping[str, Any]) -> Any:
     try:
         conn = sdk.connect(**options)
         conn.authorize()
-    except Exception as e:  # the SDK and keystoneauth have no common base class: explain() sorts them and raises
+    except Exception as e:  # noqa: BLE001 - the SDK and keystoneauth have no common base class: explain() sorts them
         raise explain(e, "log in", at=_where(options)) from None
     return conn
 
@@ -200,7 +200,7 @@ def call(
         response = getattr(conn, service).request(
             path, method, raise_exc=False, connect_retries=retries, status_code_retries=retries, **kwargs
         )
-    except Exception as e:  # see connect()
+    except Exception as e:  # noqa: BLE001 - see connect()
         raise explain(e, step, at=at) from None
     if response.status_code in ok or response.status_code in allow:
         return response

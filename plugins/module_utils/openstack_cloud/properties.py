@@ -103,6 +103,8 @@ def for_vm(
         if adapter and adapter.vmware_adaptertype:
             found["vmware_adaptertype"] = adapter.vmware_adaptertype
         if vm.get("guest_id"):
+            # Nova reads vmware_ostype as os_distro, and prefers the latter where both are there; its driver wants the guest id.
+            found.pop("os_distro", None)
             found["vmware_ostype"] = str(vm["guest_id"])
         if nic in VMWARE_NIC_MODELS:
             found["hw_vif_model"] = VMWARE_NIC_MODELS[nic]

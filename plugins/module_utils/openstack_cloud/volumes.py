@@ -120,7 +120,8 @@ class AttachedVolume:
                 device.disconnect()
                 delete_attachment(self._conn, self.attachment_id)
             except FerryError as e:
-                raise e.add(left=f"attachment {self.attachment_id} of volume {self.volume_id}; the next run on this host removes it")
+                e.add(left=f"attachment {self.attachment_id} of volume {self.volume_id}; the next run on this host removes it")
+                raise
             self._lock.note("free")
         wait_status(self._conn, self.volume_id, ("available", "in-use"), timeout=60)
 

@@ -15,16 +15,17 @@ from typing import Any, Mapping
 from ..disk import copy as engine
 from ..disk import ledger as ledgers
 from ..disk.model import Kind, Source
-from ..disk.progress import Progress, progress_from
+from ..disk.progress import Progress
 from ..disk.sinks.file import FileSink
 from ..disk.sources.file import FileSource
 from ..disk.vmdk import reader as vmdk_reader
 from ..errors import BadInput, Busy, FerryError
+from ..long_task import progress_from
 from ..openstack_cloud import client as openstack_client
 from ..openstack_cloud import volumes
 from ..vsphere import client as vsphere_client
 from ..vsphere import disks as vsphere_disks
-from ..vsphere import find
+from ..vsphere import find, guest
 from . import sources
 
 #: Metadata that a finished volume carries: a second host (or a second run without the ledger) finds the facts there.
@@ -39,7 +40,7 @@ class Wanted:
     key: str
     capacity: int
     dest: Mapping[str, Any]
-    facts: Mapping[str, Any] | None = None
+    facts: vsphere_disks.VmDisk | None = None
 
     @property
     def target(self) -> str:
@@ -64,15 +65,15 @@ def run(params: Mapping[str, Any], *, check: bool = False) -> dict[str, Any]:
         progress = progress_from(params, name=str(params.get("vm") or params.get("source")))
         if not check:
             stack.enter_context(progress)
-            if params.get("_ferry_task"):
-                progress.install_signals()
+            progress.install_signals()
         vm: dict[str, Any] | None = None
         try:
             if params.get("vm"):
                 session = vsphere_client.connect(params)
                 stack.callback(session.close)
-                found = find.vm(session, params["vm"])
-                vm = vsphere_disks.vm_facts(session, [found])[0]
+                found = find.find_vm(session, params["vm"])
+                vm = guest.read_vms(session, [found])[0]
+                progress.name = vm["name"]
                 wanted = _of_vm(vm, params)
             else:
                 session = None
@@ -84,15 +85,16 @@ def run(params: Mapping[str, Any], *, check: bool = False) -> dict[str, Any]:
 
 def _of_vm(vm: Mapping[str, Any], params: Mapping[str, Any]) -> list[Wanted]:
     out = []
+    disks: list[vsphere_disks.VmDisk] = vm["disks"]
     for entry in params["disks"]:
-        if entry.get("disk") is None and len(vm["disks"]) != 1:
-            raise BadInput("Say which disk goes where.", step="find the disk", said=", ".join(d["label"] for d in vm["disks"]))
-        disk = find.disk(vm["disks"], entry["disk"]) if entry.get("disk") is not None else vm["disks"][0]
-        out.append(Wanted(disk["label"], str(disk["key"]), disk["capacity"], _dest(entry), disk))
+        if entry.get("disk") is None and len(disks) != 1:
+            raise BadInput("Say which disk goes where.", step="find the disk", said=", ".join(d.label for d in disks))
+        disk = vsphere_disks.find_disk(disks, entry["disk"]) if entry.get("disk") is not None else disks[0]
+        out.append(Wanted(disk.label, str(disk.key), disk.capacity, _dest(entry), disk))
     for what, values in (("disk", [w.key for w in out]), ("target", [w.target for w in out])):
         if len(set(values)) != len(values):
             raise BadInput(f"The same {what} is named twice.", step="read the options")
-    if vm["power"] != "poweredOff":
+    if vm["power"] != "off":
         raise BadInput(
             "The VM is running: its disks change while they would be copied.",
             code="vm_running",

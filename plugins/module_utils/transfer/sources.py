@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Callable, Mapping
+from typing import Any, Callable
 
 from ..disk.model import SECTOR, Kind, Source
 from ..disk.sources.https import Endpoint, HttpsSource, RemoteFile
@@ -20,19 +20,18 @@ _MAX_DESCRIPTOR = 1 << 20
 _FLAT = {"vmfs", "vmfsthin", "vmfspreallocated", "vmfseagerzeroedthick", "monolithicflat", "twogbmaxextentflat"}
 
 
-def open_https(session: Any, disk: Mapping[str, Any], *, stop: Callable[[], None] = lambda: None, patience: float = 30.0) -> Source:
-    """The disk C(disk) (as vsphere.disks.vm_facts gives it) of a powered-off VM, read over the datastore's HTTPS.
+def open_https(session: Any, disk: vsphere_disks.VmDisk, *, stop: Callable[[], None] = lambda: None, patience: float = 30.0) -> Source:
+    """The disk C(disk) of a powered-off VM, read over the datastore's HTTPS.
 
     :raises VmdkError: the descriptor is damaged or names what this way cannot read.
     :raises SourceError: the server refuses, or a file is missing or too short.
     """
     access = session.folder_access()
     endpoint = Endpoint(access.host, access.port, access.ssl_context, access.headers, access.renew, patience=patience)
-    path: str = disk["path"]
-    label: str = disk["label"]
+    path = disk.path
 
     def remote(file: str) -> RemoteFile:
-        return RemoteFile(endpoint, vsphere_disks.folder_url(file, disk["datacenter_path"]), file, stop)
+        return RemoteFile(endpoint, vsphere_disks.folder_url(file, disk.datacenter), file, stop)
 
     try:
         head = remote(path)
@@ -61,9 +60,9 @@ def open_https(session: Any, disk: Mapping[str, Any], *, stop: Callable[[], None
                 raise VmdkError("The descriptor names an extent outside its own folder.", path=path, found=extent.name)
             parts.append((remote(folder + extent.name), extent.offset * SECTOR, length, Kind.DATA))
         source = HttpsSource(parts, f"cid={found.cid:08x}")
-        if source.capacity != disk["capacity"]:
+        if source.capacity != disk.capacity:
             source.close()
-            raise VmdkError("The descriptor and the VM's configuration disagree on the disk's size.", path=path, found=source.capacity, expected=disk["capacity"])
+            raise VmdkError("The descriptor and the VM's configuration disagree on the disk's size.", path=path, found=source.capacity, expected=disk.capacity)
         return source
     except FerryError as e:
-        raise e.add(disk=label, step="open the source")
+        raise e.add(disk=disk.label, step="open the source")

@@ -10,8 +10,8 @@ from typing import Any, Iterable, Sequence
 
 from .client import Session
 from .disks import VmDisk, VmNic, map_disks, map_nics
-from .find import VmRef
-from .properties import Row, moref_of, of_objects
+from .find import VmRef, describe, find_vms
+from .properties import Row, moref_of, of_objects, of_view
 from .tree import ANCESTORS, Tree, shown
 
 #: Leaves of the VM. config.hardware.device is the one big one.
@@ -182,6 +182,15 @@ def vm_facts(session: Session, vms: Sequence[VmRef]) -> list[dict[str, Any]]:
     A VM that was removed meanwhile is left out.
     """
     return [plain(facts) for facts in read_vms(session, vms)]
+
+
+def facts_of(session: Session, wanted: Sequence[str] | None) -> list[dict[str, Any]]:
+    """Facts of the VMs that C(wanted) names, in its order; for None of all that are no templates, by their paths."""
+    if wanted is not None:
+        return vm_facts(session, find_vms(session, wanted))
+    rows = of_view(session, {"VirtualMachine": ("config.template",)})
+    vms = describe(session, [row.moref for row in rows if not row.props.get("config.template")])
+    return sorted(vm_facts(session, vms), key=lambda facts: str(facts["path"]))
 
 
 def plain(facts: dict[str, Any]) -> dict[str, Any]:

@@ -53,7 +53,7 @@ class OpenStack:
     """
 
     def __init__(self, state: Path, venv: Path, base: int, cache: Path | None = None) -> None:
-        self._layout = Layout.of(Path(state), Path(venv), base)
+        self._layout = Layout(Path(state).absolute(), Path(venv).absolute(), base)
         self._processes = Processes(self._layout.state / "run", self._layout.state / "log")
         self._snapshot = Snapshot(cache or Path(venv).absolute().parent / "cache")
 
@@ -113,6 +113,8 @@ class OpenStack:
     @contextmanager
     def _locked(self) -> Iterator[None]:
         """One starter or stopper per state."""
+        self._layout.state.mkdir(parents=True, exist_ok=True)
+        self._layout.state.chmod(0o700)
         with open(self._layout.state / "lock", "w") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             yield

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 import secrets
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 HOST = "127.0.0.1"
@@ -43,15 +43,6 @@ class Layout:
     state: Path
     venv: Path
     base: int
-    passwords: dict[str, str] = field(repr=False)
-
-    @classmethod
-    def of(cls, state: Path, venv: Path, base: int) -> Layout:
-        """The layout of the lab in *state*, with the passwords it has, or new ones where it has none."""
-        state = state.absolute()
-        state.mkdir(parents=True, exist_ok=True)
-        state.chmod(0o700)
-        return cls(state, venv.absolute(), base, _passwords(state / "passwords.json"))
 
     def port(self, service: str) -> int:
         return self.base + SERVICES.index(service)
@@ -68,6 +59,15 @@ class Layout:
     def program(self, name: str) -> str:
         """A console script of the services' venv."""
         return str(self.venv / "bin" / name)
+
+    @property
+    def passwords(self) -> dict[str, str]:
+        """Of USERS: random, made when first asked for, then those of this state."""
+        path = self.state / "passwords.json"
+        if not path.exists():
+            write_private(path, json.dumps({user: secrets.token_hex(12) for user in USERS}))
+        known: dict[str, str] = json.loads(path.read_text())
+        return known
 
     @property
     def clouds(self) -> Path:
@@ -90,15 +90,3 @@ def write_private(path: Path, text: str) -> None:
     with open(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
         file.write(text)
     beside.replace(path)
-
-
-def _passwords(path: Path) -> dict[str, str]:
-    try:
-        known: dict[str, str] = json.loads(path.read_text())
-    except FileNotFoundError:
-        known = {}
-    missing = [user for user in USERS if user not in known]
-    if missing:
-        known.update({user: secrets.token_hex(12) for user in missing})
-        write_private(path, json.dumps(known))
-    return known

@@ -56,7 +56,7 @@ class Snapshot:
         except FileNotFoundError:
             return False
         os.utime(self._folder)  # in use: not to be pruned
-        origin = Layout(Path(state), layout.venv, int(base), {})
+        origin = Layout(Path(state), layout.venv, int(base))
         for name in DATABASES:
             shutil.copy(self._folder / f"{name}.sqlite", layout.database(name))
         shutil.copy(self._folder / "compute_id", layout.state / _COMPUTE_ID)
@@ -74,7 +74,8 @@ class Snapshot:
 def _version() -> str:
     """Of everything that decides what a new lab's databases hold."""
     constraints = PACKAGE.parents[2] / "requirements/openstack.txt"
-    files = [constraints, *PACKAGE.glob("*.py"), *PACKAGE.glob("templates/*"), *PACKAGE.glob("programs/*.py")]
+    modules = [PACKAGE / f"{name}.py" for name in ("config", "layout", "services", "world")]
+    files = [constraints, *modules, *PACKAGE.glob("templates/*"), *PACKAGE.glob("programs/*.py")]
     digest = hashlib.sha256()
     for path in sorted(files):
         digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")

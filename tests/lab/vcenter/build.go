@@ -40,6 +40,7 @@ type Lab struct {
 	fields     map[string]int32
 
 	wrappers *Wrappers
+	locks    *Locks
 	faults   *Faults
 	stats    *Stats
 }
@@ -79,7 +80,7 @@ func NewLab(c *Config) (*Lab, error) {
 		config: c, service: m.Service,
 		hosts: map[string]*object.HostSystem{}, pools: map[string]*object.ResourcePool{}, datastores: map[string]*DatastoreState{},
 		vms: map[types.ManagedObjectReference]*VMState{}, vmFolders: map[string]*object.Folder{}, fields: map[string]int32{},
-		faults: NewFaults(), stats: NewStats(),
+		faults: NewFaults(), locks: NewLocks(), stats: NewStats(),
 	}
 	// Simulator.Authenticate compares with exactly this user and password; anything else is InvalidLogin.
 	l.service.Listen = &url.URL{Scheme: "https", Host: c.Listen, Path: vim25.Path, User: url.UserPassword(c.User, c.Password)}

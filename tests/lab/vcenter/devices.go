@@ -190,9 +190,9 @@ func (l *Lab) disk(v *VM, i int, kind controllerKind, controller int32) (*types.
 			},
 		},
 		CapacityInKB: d.Capacity / 1024, CapacityInBytes: d.Capacity,
-		Shares:              &types.SharesInfo{Shares: 1000, Level: types.SharesLevelNormal},
-		StorageIOAllocation: &types.StorageIOAllocationInfo{Limit: types.NewInt64(-1), Shares: &types.SharesInfo{Shares: 1000, Level: types.SharesLevelNormal}, Reservation: types.NewInt32(0)},
-		DiskObjectId:        fmt.Sprintf("1-%d", kind.diskKey+d.Bus*kind.perBus+unit),
+		Shares:                     &types.SharesInfo{Shares: 1000, Level: types.SharesLevelNormal},
+		StorageIOAllocation:        &types.StorageIOAllocationInfo{Limit: types.NewInt64(-1), Shares: &types.SharesInfo{Shares: 1000, Level: types.SharesLevelNormal}, Reservation: types.NewInt32(0)},
+		DiskObjectId:               fmt.Sprintf("1-%d", kind.diskKey+d.Bus*kind.perBus+unit),
 		NativeUnmanagedLinkedClone: types.NewBool(false),
 	}, nil
 }

@@ -16,6 +16,7 @@ import (
 	"syscall"
 
 	"github.com/vmware/govmomi/simulator"
+	"github.com/vmware/govmomi/vim25/mo"
 	"github.com/vmware/govmomi/vim25/types"
 )
 
@@ -273,4 +274,13 @@ func (l *Lab) topFiles(devices []types.BaseVirtualDevice) (files []string) {
 		files = append(files, flatName(l.localPath(b.FileName)))
 	}
 	return files
+}
+
+// setLocks is called with the VM's lock held, whenever its power state or its devices have changed.
+func (l *Lab) setLocks(vm *mo.VirtualMachine) {
+	if vm.Config == nil || vm.Runtime.PowerState != types.VirtualMachinePowerStatePoweredOn {
+		l.locks.Set(vm.Self, nil)
+		return
+	}
+	l.locks.Set(vm.Self, l.topFiles(vm.Config.Hardware.Device))
 }

@@ -20,16 +20,16 @@ import (
 
 // guestNames are the full names of vSphere's GuestOsDescriptor for the systems that our models have.
 var guestNames = map[string]string{
-	"debian11_64Guest":      "Debian GNU/Linux 11 (64-bit)",
-	"debian12_64Guest":      "Debian GNU/Linux 12 (64-bit)",
-	"ubuntu64Guest":         "Ubuntu Linux (64-bit)",
-	"rhel8_64Guest":         "Red Hat Enterprise Linux 8 (64-bit)",
-	"rhel9_64Guest":         "Red Hat Enterprise Linux 9 (64-bit)",
-	"centos7_64Guest":       "CentOS 7 (64-bit)",
-	"windows9Server64Guest": "Microsoft Windows Server 2016 or later (64-bit)",
+	"debian11_64Guest":       "Debian GNU/Linux 11 (64-bit)",
+	"debian12_64Guest":       "Debian GNU/Linux 12 (64-bit)",
+	"ubuntu64Guest":          "Ubuntu Linux (64-bit)",
+	"rhel8_64Guest":          "Red Hat Enterprise Linux 8 (64-bit)",
+	"rhel9_64Guest":          "Red Hat Enterprise Linux 9 (64-bit)",
+	"centos7_64Guest":        "CentOS 7 (64-bit)",
+	"windows9Server64Guest":  "Microsoft Windows Server 2016 or later (64-bit)",
 	"windows2019srv_64Guest": "Microsoft Windows Server 2019 (64-bit)",
-	"otherGuest":            "Other (32-bit)",
-	"otherLinux64Guest":     "Other Linux (64-bit)",
+	"otherGuest":             "Other (32-bit)",
+	"otherLinux64Guest":      "Other Linux (64-bit)",
 }
 
 func (l *Lab) buildVMs(ctx context.Context) error {
@@ -166,6 +166,7 @@ func (l *Lab) setPower(vm *simulator.VirtualMachine, v *VM) {
 	vm.Summary.Runtime = vm.Runtime
 	vm.Summary.Runtime.Host = host
 	l.context().Update(vm, l.guestChanges(&vm.VirtualMachine, v))
+	l.setLocks(&vm.VirtualMachine)
 }
 
 func (l *Lab) setCustom(ctx context.Context, vm *simulator.VirtualMachine, v *VM) error {

@@ -102,6 +102,7 @@ func (w *Wrappers) PutObject(*simulator.Context, mo.Reference) {}
 
 // RemoveObject implements simulator.RegisterObject: no session may go on seeing an object that is gone.
 func (w *Wrappers) RemoveObject(ctx *simulator.Context, ref types.ManagedObjectReference) {
+	w.lab.locks.Set(ref, nil)
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	for r := range w.sessions {
@@ -119,9 +120,15 @@ func (w *Wrappers) UpdateObject(ctx *simulator.Context, obj mo.Reference, change
 		return
 	}
 	for _, c := range changes {
+		if c.Name == "runtime.powerState" || c.Name == "config.hardware.device" {
+			w.lab.setLocks(vm)
+			break
+		}
+	}
+	for _, c := range changes {
 		if c.Name == "runtime.powerState" {
 			w.lab.powerChanged(ctx, vm)
-			return
+			break
 		}
 	}
 }

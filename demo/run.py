@@ -1,0 +1,188 @@
+# Copyright (c) 2026, ferry.vmware contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The demonstration: a lab is started, its three VMs are migrated by the playbook that users run, and every byte is compared.
+
+    python3 demo/run.py            again and again; the second time there is nothing to do
+    python3 demo/run.py --clean    stops the lab and removes what was made
+
+The comparison shares no code with the collection: it reads the files under the datastore and under Cinder with hashlib.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+TOP = Path(__file__).resolve().parent.parent
+BUILD = TOP / "build"
+OUT = BUILD / "demo"
+LAB = Path(os.environ.get("FERRY_LAB_DIR", BUILD / "lab"))
+MODEL = TOP / "tests" / "lab" / "models" / "demo.yml"
+STEP = 8 << 20
+
+
+class Failed(Exception):
+    """Said to the user without a traceback."""
+
+
+def lab(*words: str) -> None:
+    """Run the lab's own command."""
+    if subprocess.run([sys.executable, "-m", "tests.lab", *words], cwd=TOP, check=False).returncode:
+        raise Failed(f"The lab could not do: {' '.join(words)}")
+
+
+def lab_environment() -> dict[str, str]:
+    """What build/lab/env.sh exports, as a shell understands it."""
+    script = f"set -a; . {shlex.quote(str(LAB / 'env.sh'))}; exec {shlex.quote(sys.executable)} -c 'import json, os; print(json.dumps(dict(os.environ)))'"
+    found: dict[str, str] = json.loads(subprocess.run(["sh", "-c", script], check=True, capture_output=True, text=True).stdout)
+    return found
+
+
+def playbook_environment() -> dict[str, str]:
+    """The environment of ansible-playbook: the lab's servers, the collections, and nothing of the user's Ansible settings."""
+    env = {k: v for k, v in lab_environment().items() if not k.startswith("ANSIBLE_")}
+    bin_dir = Path(sys.executable).parent
+    return env | {
+        "PATH": os.pathsep.join([env["FERRY_LAB_SHIM"], str(bin_dir), env["PATH"]]),
+        "ANSIBLE_CONFIG": str(TOP / "demo" / "ansible.cfg"),
+        "ANSIBLE_COLLECTIONS_PATH": str(BUILD / "collections"),
+    }
+
+
+def migrate(arguments: list[str]) -> dict[str, Any]:
+    """Run the playbook; the report's JSON."""
+    report = OUT / "report.json"
+    command = [
+        str(Path(sys.executable).parent / "ansible-playbook"),
+        "ferry.vmware.migrate",
+        *("-i", str(TOP / "demo" / "inventory")),
+        *("-e", "ferry_wave=demo"),
+        *("-e", json.dumps({"ferry_ledger": str(OUT / "ledger"), "ferry_report": str(OUT / "report.html"), "ferry_report_json": str(report)})),
+        *arguments,
+    ]
+    if subprocess.run(command, cwd=TOP, env=playbook_environment(), check=False).returncode:
+        raise Failed("The playbook failed; what it said is above. The lab is still up: mend it and run make demo again.")
+    found: dict[str, Any] = json.loads(report.read_text())
+    return found
+
+
+def sha256(path: Path, length: int) -> str:
+    """SHA-256 of the first C(length) bytes of a file; shorter is an error."""
+    total = hashlib.sha256()
+    with open(path, "rb") as f:
+        while length:
+            data = f.read(min(STEP, length))
+            if not data:
+                raise Failed(f"{path} is {length} bytes too short")
+            total.update(data)
+            length -= len(data)
+    return total.hexdigest()
+
+
+def prove(report: dict[str, Any]) -> dict[str, Any]:
+    """Compare each volume with the file on the datastore; the content of result.json."""
+    state = json.loads((LAB / "vcenter" / "state.json").read_text())
+    flat = {(vm["name"], d["label"]): Path(d["flat"]) for vm in state["vms"] for d in vm["disks"]}
+    volumes = LAB / "openstack" / "cinder" / "export"
+    before = {vm["name"]: vm for vm in json.loads((OUT / "result.json").read_text())["vms"]} if (OUT / "result.json").exists() else {}
+
+    def disk(vm: str, row: dict[str, Any]) -> dict[str, Any]:
+        source, target = flat[vm, row["label"]], volumes / f"volume-{row['volume_id']}"
+        with ThreadPoolExecutor(2) as pool:
+            ours, theirs = pool.map(lambda path: sha256(path, row["capacity"]), (source, target))
+        return {
+            "label": row["label"],
+            "volume_id": row["volume_id"],
+            "capacity": row["capacity"],
+            "source_sha256": ours,
+            "target_sha256": theirs,
+            "bytes_read": row["bytes_read"],
+            "bytes_skipped": row["bytes_skipped"],
+            "bytes_written": row["bytes_written"],
+        }
+
+    vms = []
+    for result in report["results"]:
+        entry = {
+            "name": result["name"],
+            "server_id": (result.get("server") or {}).get("id"),
+            "seconds": result["seconds"],
+            "state": result["state"],
+            "disks": [disk(result["name"], row) for row in result["disks"]],
+        }
+        known = before.get(result["name"])
+        if result["state"] == "unchanged" and known and known["server_id"] == entry["server_id"]:
+            # Nothing was copied this time: the figures of the run that copied it stay, the proof is today's.
+            entry["seconds"] = known["seconds"]
+            figures = {d["volume_id"]: d for d in known["disks"]}
+            for row in entry["disks"]:
+                row.update({k: v for k, v in figures.get(row["volume_id"], {}).items() if k.startswith("bytes_")})
+        vms.append(entry)
+    return {"equal": all(d["source_sha256"] == d["target_sha256"] for vm in vms for d in vm["disks"]), "vms": vms}
+
+
+def say(result: dict[str, Any], seconds: float) -> None:
+    """The end of the demonstration: the proof, and where to look."""
+    print("\nEvery byte, read from the datastore's file and from the volume's file (sha256):")
+    for vm in result["vms"]:
+        for d in vm["disks"]:
+            sign = "=" if d["source_sha256"] == d["target_sha256"] else "DIFFERS FROM"
+            print(f"  {vm['name']} · {d['label']}: {d['source_sha256'][:16]}… {sign} {d['target_sha256'][:16]}…  ({d['capacity']:,} bytes)")
+    here = lambda path: os.path.relpath(path, Path.cwd())  # noqa: E731 - a word used four times below
+    env = here(LAB / "env.sh")
+    print(f"""
+{len(result["vms"])} VMs in {seconds:.0f} s. The lab is up:
+  report        {here(OUT / "report.html")}
+  figures       {here(OUT / "result.json")}
+  OpenStack     . {env} && build/venv/bin/python -m openstack.config.loader   (or any client: OS_CLOUD=lab)
+  the sources   . {env} && ANSIBLE_COLLECTIONS_PATH=build/collections build/venv/bin/ansible-inventory -i demo/inventory --graph
+  once more     make demo          nothing left to do: changed=0
+  all away      make demo-clean""")
+
+
+def clean() -> None:
+    """Stop the lab and remove what was made; what was installed or built stays for the next time."""
+    lab("wipe")
+    shutil.rmtree(OUT, ignore_errors=True)
+    print(f"Stopped, and removed: {os.path.relpath(LAB)}, {os.path.relpath(OUT)}")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0] if __doc__ else None)
+    parser.add_argument("--clean", action="store_true", help="stop the lab and remove what the demonstration made")
+    options, arguments = parser.parse_known_args()
+    started = time.monotonic()
+    try:
+        if options.clean:
+            clean()
+            return 0
+        OUT.mkdir(parents=True, exist_ok=True)
+        lab("up", "vcenter", "openstack", "--model", str(MODEL))
+        report = migrate(arguments)
+        result = prove(report)
+        temp = OUT / "result.json.tmp"
+        temp.write_text(json.dumps(result, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        temp.replace(OUT / "result.json")
+        say(result, time.monotonic() - started)
+        if not result["equal"]:
+            raise Failed("A volume differs from its source.")
+    except Failed as e:
+        print(f"demo: {e}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,51 @@
+# Copyright (c) 2026, ferry.vmware contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Deflate and inflate of single grains: ISA-L where it is installed, zlib elsewhere. Both release the GIL.
+
+The format note says RFC 1951; every maker writes zlib streams (RFC 1950), and so do we.
+"""
+
+from __future__ import annotations
+
+import functools
+import zlib
+from typing import Any, Callable
+
+from ..errors import BadInput, VmdkError
+from ..optional import have
+
+_isal: Any = have("isal.isal_zlib")
+_inflater: Any = _isal.decompressobj if _isal is not None else zlib.decompressobj
+_errors: tuple[type[Exception], ...] = (zlib.error,) if _isal is None else (zlib.error, _isal.error)
+#: ISA-L knows levels 0 to 3; above that zlib makes it smaller.
+_ISAL_TOP = 3
+DEFAULT_LEVEL = 1
+
+
+def deflater(level: int | None = None) -> Callable[[bytes], bytes]:
+    """A function that compresses one grain at C(level) (1 fastest to 9 smallest, default 1)."""
+    wanted = DEFAULT_LEVEL if level is None else level
+    if not 1 <= wanted <= 9:
+        raise BadInput(f"compression_level is {wanted}, it must be from 1 to 9.")
+    if _isal is not None and wanted <= _ISAL_TOP:
+        return functools.partial(_isal.compress, level=wanted)
+    return functools.partial(zlib.compress, level=wanted)
+
+
+def inflate(data: bytes | memoryview, size: int, shortest: int, path: str, offset: int) -> bytes:
+    """The grain in C(data): exactly C(size) bytes, or at least C(shortest) where it is a disk's last one.
+
+    Never makes more than C(size) + 1 bytes, whatever C(data) claims. C(path) and C(offset) are for the error.
+    """
+    inflater = _inflater()
+    try:
+        out: bytes = inflater.decompress(data, size + 1)
+    except _errors as e:
+        raise VmdkError("A compressed grain is damaged.", path=path, offset=offset, said=e) from e
+    # Without eof the stream is cut before its checksum, or goes on past a grain.
+    if not shortest <= len(out) <= size or not inflater.eof:
+        what = "longer" if len(out) > size else "shorter"
+        raise VmdkError(f"A compressed grain is {what} than a grain.", path=path, offset=offset, found=len(out), expected=size)
+    return out

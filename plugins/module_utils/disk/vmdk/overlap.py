@@ -1,0 +1,94 @@
+# Copyright (c) 2026, ferry.vmware contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Two grains of a sparse extent in one place, or a grain over the tables: found before a byte is believed."""
+
+from __future__ import annotations
+
+from array import array
+from typing import Iterator
+
+from ..errors import VmdkError
+from ..model import SECTOR
+from .files import RawFile
+from .structs import SparseHeader, sectors
+from .tables import Tables
+
+#: Places for grains in a file that are tracked by a byte each; above, by a bit (slower, an eighth of the memory).
+_BYTES = 32 << 20
+#: Above this many places, grains that do not lie on one raster are refused instead of sorted.
+_MIXED = 16 << 20
+
+
+class _Places:
+    """Which places (multiples of the grain, from the file's begin) are taken."""
+
+    def __init__(self, count: int) -> None:
+        self._by_byte = count <= _BYTES
+        self._map = bytearray(count if self._by_byte else -(-count // 8))
+
+    def take(self, place: int) -> bool:
+        """Take C(place); False where it was taken before."""
+        if self._by_byte:
+            if self._map[place]:
+                return False
+            self._map[place] = 1
+            return True
+        byte, bit = place >> 3, 1 << (place & 7)
+        if self._map[byte] & bit:
+            return False
+        self._map[byte] |= bit
+        return True
+
+    def taken(self, place: int) -> bool:
+        return bool(self._map[place] if self._by_byte else self._map[place >> 3] & (1 << (place & 7)))
+
+
+def _entries(tables: Tables) -> Iterator[int]:
+    for number in range(tables.count):
+        table = tables.get(number)
+        if table is not None:
+            for at in table:
+                if at > 1:
+                    yield at
+
+
+def check_grains(file: RawFile, header: SparseHeader, tables: Tables) -> None:
+    """Raise VmdkError where grains of an uncompressed extent overlap each other or the extent's metadata."""
+    step = header.grain_sectors
+    count = min(file.size // SECTOR, 1 << 32) // step + 1
+    places = _Places(count)
+    first_phase = -1
+    phases: array[int] | None = None
+    for at in _entries(tables):
+        place, phase = divmod(at, step)
+        if not places.take(place):
+            raise VmdkError("Two grains lie in one place.", path=file.path, offset=at * SECTOR)
+        if phase != first_phase:
+            if first_phase < 0:
+                first_phase = phase
+            elif phases is None:
+                if count > _MIXED:
+                    raise VmdkError("The grains do not lie on one raster.", path=file.path, offset=at * SECTOR, found=phase, expected=first_phase)
+                phases = array("H", [first_phase]) * count
+        if phases is not None:
+            phases[place] = phase
+    if first_phase < 0:
+        tables.runs()
+        return
+    if phases is not None:
+        for place in range(count - 1):
+            if places.taken(place) and places.taken(place + 1) and phases[place + 1] < phases[place]:
+                raise VmdkError("Two grains overlap.", path=file.path, offset=(place * step + phases[place]) * SECTOR)
+    metadata = [(0, 1), *tables.runs()]
+    if header.descriptor_offset:
+        metadata.append((header.descriptor_offset, header.descriptor_offset + header.descriptor_sectors))
+    for begin, end in metadata:
+        for place in range(max(0, (begin - step) // step), min(count - 1, sectors(end * SECTOR) // step) + 1):
+            if places.taken(place):
+                at = place * step + (first_phase if phases is None else phases[place])
+                if at < end and at + step > begin:
+                    raise VmdkError(
+                        "A grain lies over the extent's own metadata.", path=file.path, offset=at * SECTOR, found=f"sectors {begin} to {end}"
+                    )

@@ -1,0 +1,176 @@
+# Copyright (c) 2026, ferry.vmware contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Which of the target's servers, volumes and ports are those of one VM, and what they are like. Pure.
+
+Tags and metadata say it. Where somebody took them away by hand, what is left says it: a volume attached to our server under
+its planned name, a port of our server with its MAC, a server that holds our volumes. Nothing is taken for ours by its name alone.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Collection, Iterable, Mapping, Sequence
+
+from ..errors import bounded
+from .target import DISK, NIC, SOURCE, STATE, Row, Target
+
+
+def servers_of(volume: Row) -> list[str]:
+    """Ids of the servers that a volume is attached to."""
+    return [a["server_id"] for a in volume.get("attachments") or () if a.get("server_id")]
+
+
+def _metadata(row: Row) -> Mapping[str, Any]:
+    return row.get("metadata") or {}
+
+
+def _attached(server: Row) -> list[str]:
+    return [v["id"] for v in server.get("os-extended-volumes:volumes_attached") or ()]
+
+
+class Known:
+    """What of the target belongs to the VM with the instance uuid C(source)."""
+
+    def __init__(self, target: Target, source: str) -> None:
+        self._target = target
+        self._source = source
+        self._volumes: Sequence[Row] = [v for v in target.volumes if str(_metadata(v).get(SOURCE) or "").lower() == source]
+        self.servers: Sequence[Row] = [s for s in target.servers if str(_metadata(s).get(SOURCE) or "").lower() == source]
+        if not self.servers:
+            holders = {i for v in self._volumes for i in servers_of(v)}
+            self.servers = [s for s in target.servers if s["id"] in holders and not _metadata(s).get(SOURCE)]
+        held = {i for s in self.servers for i in _attached(s)}
+        self._held = [v for v in target.volumes if v["id"] in held]
+
+    def server(self) -> Row | None:
+        return self.servers[0] if self.servers else None
+
+    def volume(self, key: str, name: str) -> Row | None:
+        """The volume of the disk C(key): the one attached to the server before others, a complete one before others."""
+        tagged = [v for v in self._volumes if str(_metadata(v).get(DISK)) == key]
+        if tagged:
+            held = {v["id"] for v in self._held}
+            return sorted(tagged, key=lambda v: (v["id"] not in held, volume_state(v) != "complete", str(v.get("created_at")), v["id"]))[0]
+        known = [*self._held, *(v for v in self._volumes if not _metadata(v).get(DISK))]
+        return next((v for v in known if v.get("name") == name and str(_metadata(v).get(DISK, key)) == key), None)
+
+    def spare_volumes(self, keys: Collection[str]) -> list[str]:
+        """Ids of volumes tagged as this VM's whose disk is none of C(keys)."""
+        return sorted(v["id"] for v in self._volumes if _metadata(v).get(DISK) and str(_metadata(v)[DISK]) not in keys)
+
+    def port(self, key: str, name: str, mac: str | None, server_id: str | None) -> Row | None:
+        """The port of the card C(key)."""
+        tags = {f"{SOURCE}={self._source}", f"{NIC}={key}"}
+        ports = self._target.ports
+        for p in ports:
+            if tags <= set(p.get("tags") or ()):
+                return p
+        for p in ports:
+            # openstack.cloud.port sets no tags; between it and the tagging, the description says whose port it is
+            if p.get("description") == f"{SOURCE}={self._source} {NIC}={key}":
+                return p
+        if server_id:
+            of_server = [p for p in ports if p.get("device_id") == server_id]
+            return next((p for p in of_server if p.get("name") == name or mac and str(p.get("mac_address")).lower() == mac), None)
+        return None
+
+
+def volume_state(volume: Row | None) -> str:
+    """absent, copying or complete. A volume whose ferry_state is gone but that a server uses was complete."""
+    if volume is None:
+        return "absent"
+    state = _metadata(volume).get(STATE)
+    if state in ("copying", "complete"):
+        return str(state)
+    return "complete" if servers_of(volume) else "copying"
+
+
+def volume_facts(volume: Row | None) -> dict[str, Any] | None:
+    if volume is None:
+        return None
+    return {
+        "name": volume.get("name"),
+        "status": volume.get("status"),
+        "size_gib": volume.get("size"),
+        "type": volume.get("volume_type"),
+        "bootable": str(volume.get("bootable")).lower() == "true",
+        "metadata": dict(_metadata(volume)),
+        "image_properties": dict(volume.get("volume_image_metadata") or {}),
+        "servers": servers_of(volume),
+    }
+
+
+def port_facts(port: Row | None) -> dict[str, Any] | None:
+    if port is None:
+        return None
+    return {
+        "name": port.get("name"),
+        "network_id": port.get("network_id"),
+        "mac": str(port.get("mac_address") or "").lower(),
+        "tags": sorted(port.get("tags") or ()),
+        "security_groups": sorted(port.get("security_groups") or ()),
+        "device_id": port.get("device_id") or None,
+        "status": port.get("status"),
+        "addresses": [str(f.get("ip_address")) for f in port.get("fixed_ips") or ()],
+    }
+
+
+def server_facts(server: Row | None) -> dict[str, Any] | None:
+    if server is None:
+        return None
+    flavor = server.get("flavor") or {}
+    fault = server.get("fault") or {}
+    return {
+        "name": server.get("name"),
+        "status": server.get("status"),
+        "metadata": dict(_metadata(server)),
+        "volumes": _attached(server),
+        "deleted_with_server": [
+            v["id"] for v in server.get("os-extended-volumes:volumes_attached") or () if v.get("delete_on_termination")
+        ],
+        "flavor": flavor.get("original_name"),
+        "cpus": flavor.get("vcpus"),
+        "memory_mb": flavor.get("ram"),
+        "fault": bounded(fault["message"]) if fault.get("message") else None,
+    }
+
+
+def never_ran(server: Row | None) -> bool:
+    """Whether the server is one that Nova could not start for the first time: it may be made anew, there is nothing in it.
+
+    Its volumes and ports were there before it and stay.
+    """
+    return server is not None and server.get("status") == "ERROR" and not server.get("OS-SRV-USG:launched_at")
+
+
+def volume_problem(volume: Row | None, wanted: Mapping[str, Any], server_id: str | None) -> str | None:
+    """Why a volume that is there cannot be used; None when it can."""
+    if volume is None:
+        return None
+    status = str(volume.get("status"))
+    if status.startswith("error"):
+        return f"volume {volume['id']} of disk {bounded(wanted['label'], 60)} has the status {status}; delete it and run again"
+    foreign = [s for s in servers_of(volume) if s != server_id]
+    if foreign:
+        return f"volume {volume['id']} of disk {bounded(wanted['label'], 60)} is attached to the server {foreign[0]}, which is not ours"
+    return None
+
+
+def port_problem(port: Row | None, wanted: Mapping[str, Any], server_id: str | None) -> str | None:
+    """Why a port that is there cannot be used; None when it can."""
+    if port is None:
+        return None
+    if port.get("network_id") != wanted["network_id"]:
+        return f"port {port['id']} ({bounded(wanted['name'], 80)}) is on another network than {bounded(wanted['network'], 80)}; delete it and run again"
+    device, owner = port.get("device_id"), bounded(port.get("device_owner"), 60)
+    if device and device != server_id:
+        return f"port {port['id']} ({bounded(wanted['name'], 80)}) is in use by {owner} {bounded(device, 60)}, which is not ours"
+    return None
+
+
+def differing(wanted: Mapping[str, Any], found: Mapping[str, Any], *, managed: Iterable[str] = ()) -> dict[str, tuple[Any, Any]]:
+    """{key: (is, should)} of the keys that differ; of C(managed) keys also those that are there and should not be (should: None)."""
+    rows: dict[str, tuple[Any, Any]] = {k: (found.get(k), v) for k, v in wanted.items() if found.get(k) != v}
+    rows.update({k: (found[k], None) for k in managed if k in found and k not in wanted})
+    return rows

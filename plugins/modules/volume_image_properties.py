@@ -1,0 +1,112 @@
+#!/usr/bin/python
+# Copyright (c) 2026, ferry.vmware contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: volume_image_properties
+short_description: Image properties, metadata and bootable flag of a Cinder volume
+version_added: 0.1.0
+author:
+  - ferry.vmware contributors (@ferry-vmware)
+description:
+  - Sets what M(openstack.cloud.volume) cannot on a volume that exists. A server that boots from the volume takes its disk bus,
+    SCSI controller, network card and firmware from the volume's image properties.
+options:
+  volume:
+    description: ID of the volume.
+    type: str
+    required: true
+  properties:
+    description: Image properties to set, for example C(hw_disk_bus), C(hw_scsi_model), C(hw_firmware_type). Others are left.
+    type: dict
+  exclusive:
+    description:
+      - Whether those hardware properties that O(properties) does not name are removed, such as a C(vmware_adaptertype)
+        beside C(hw_disk_bus).
+    type: bool
+    default: false
+  bootable:
+    description: Whether servers may boot from the volume.
+    type: bool
+  metadata:
+    description: Metadata to set. Other keys are left.
+    type: dict
+  name:
+    description: Name of the volume.
+    type: str
+extends_documentation_fragment:
+  - ferry.vmware.attributes
+  - ferry.vmware.openstack
+attributes:
+  check_mode:
+    support: full
+  diff_mode:
+    support: full
+  idempotency:
+    support: full
+seealso:
+  - module: openstack.cloud.volume
+"""
+
+EXAMPLES = r"""
+- name: The volume boots by UEFI from a paravirtual SCSI controller
+  ferry.vmware.volume_image_properties:
+    cloud: mycloud
+    volume: 8b7f9d3e-9d3e-4d55-9e0a-1f0d6c0f2a22
+    bootable: true
+    properties:
+      hw_disk_bus: scsi
+      hw_scsi_model: vmpvscsi
+      hw_firmware_type: uefi
+      hw_machine_type: q35
+"""
+
+RETURN = r"""
+volume:
+  description: The volume as it is now.
+  returned: success
+  type: dict
+  contains:
+    id:
+      description: Its ID.
+      type: str
+    name:
+      description: Its name.
+      type: str
+    bootable:
+      description: Whether servers may boot from it.
+      type: bool
+    metadata:
+      description: Its metadata.
+      type: dict
+    image_properties:
+      description: Its image properties.
+      type: dict
+    size:
+      description: Its size in GiB.
+      type: int
+"""
+
+from ansible_collections.ferry.vmware.plugins.module_utils import edge
+from ansible_collections.ferry.vmware.plugins.module_utils.openstack_cloud import landing
+from ansible_collections.ferry.vmware.plugins.module_utils.openstack_cloud.argspec import connection_spec
+
+
+def main() -> None:
+    spec = {
+        **connection_spec(),
+        "volume": {"type": "str", "required": True},
+        "properties": {"type": "dict"},
+        "exclusive": {"type": "bool", "default": False},
+        "bootable": {"type": "bool"},
+        "metadata": {"type": "dict"},
+        "name": {"type": "str"},
+    }
+    edge.run(spec, lambda call: landing.ensure_volume(call.params, check=call.check))
+
+
+if __name__ == "__main__":
+    main()

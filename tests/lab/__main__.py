@@ -1,0 +1,143 @@
+# Copyright (c) 2026, ferry.vmware contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""``python3 -m tests.lab up|down|status|wipe|build [vcenter] [openstack]``: the lab's command line."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import shlex
+import shutil
+import sys
+import threading
+from pathlib import Path
+from typing import Any, Callable
+
+from . import vcenter
+from .common import BUILD, ROOT, LabError, Place, write_private
+
+PARTS = ("vcenter", "openstack")
+
+
+class Lab:
+    """The parts of one lab, in its place."""
+
+    def __init__(self, place: Place) -> None:
+        self.place = place
+        self.vcenter = vcenter.VCenter(place)
+
+    def openstack(self) -> Any:
+        """OpenStack's part, imported when it is wanted: it is no part of a lab without it."""
+        try:
+            part = importlib.import_module("tests.lab.openstack")
+        except ModuleNotFoundError as e:
+            raise LabError(f"the lab has no OpenStack part: {e}") from e
+        return part.OpenStack(self.place.state / "openstack", BUILD / "venv-openstack", self.place.base)
+
+    def up(self, parts: list[str], model_file: Path | None) -> None:
+        """Start parts at the same time; the first error is raised after all have come to an end."""
+        work: dict[str, Callable[[], None]] = {}
+        if "vcenter" in parts:
+            work["vcenter"] = lambda: self.vcenter.up(model_file)
+        if "openstack" in parts:
+            openstack = self.openstack()
+            work["openstack"] = lambda: openstack.up()
+        failed: dict[str, BaseException] = {}
+
+        def run(name: str) -> None:
+            try:
+                work[name]()
+            except (Exception, SystemExit) as e:  # told below, by the thread that the user sees
+                failed[name] = e
+
+        threads = [threading.Thread(target=run, args=(name,), daemon=True) for name in work]
+        for t in threads:
+            t.start()
+        for t in threads:
+            t.join()
+        self.write_env()
+        for name, e in failed.items():
+            if isinstance(e, LabError):
+                raise LabError(f"{name}: {e}") from e
+            raise e
+
+    def env(self) -> dict[str, str]:
+        """The environment of clients, of the parts that run."""
+        env: dict[str, str] = {}
+        if self.vcenter.process.pid() is not None:
+            env.update(self.vcenter.env())
+        if (self.place.state / "openstack").exists():
+            env.update(self.openstack().env())
+        return env
+
+    def write_env(self) -> Path:
+        """Write env.sh (0600: it holds passwords) for ``source``."""
+        path = self.place.state / "env.sh"
+        write_private(path, "".join(f"export {k}={shlex.quote(v)}\n" for k, v in sorted(self.env().items())))
+        return path
+
+    def status(self, parts: list[str]) -> list[tuple[str, str]]:
+        rows: list[tuple[str, str]] = []
+        if "vcenter" in parts:
+            rows += self.vcenter.status()
+        if "openstack" in parts and (self.place.state / "openstack").exists():
+            rows += [row if isinstance(row, tuple) else (str(row), "") for row in self.openstack().status()]
+        return rows
+
+    def down(self, parts: list[str]) -> None:
+        if "vcenter" in parts:
+            self.vcenter.down()
+        if "openstack" in parts and (self.place.state / "openstack").exists():
+            self.openstack().down()
+        if self.place.state.exists():
+            self.write_env()
+
+    def wipe(self, parts: list[str]) -> None:
+        """Stop parts and remove their state; all of them: the whole state folder, its CA and password too."""
+        self.down(parts)
+        for part in parts:
+            shutil.rmtree(self.place.state / part, ignore_errors=True)
+        if set(parts) == set(PARTS):
+            shutil.rmtree(self.place.state, ignore_errors=True)
+        elif self.place.state.exists():
+            self.write_env()
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python3 -m tests.lab", description="The lab of ferry.vmware: real protocols on loopback.")
+    parser.add_argument("command", choices=("up", "down", "status", "wipe", "build"))
+    parser.add_argument("parts", nargs="*", metavar="PART", help=f"{' or '.join(PARTS)}; all when none is named")
+    parser.add_argument("--model", type=Path, help="the inventory of vCenter (default tests/lab/models/demo.yml)")
+    args = parser.parse_args(argv)
+    parts = args.parts or list(PARTS)
+    unknown = [p for p in parts if p not in PARTS]
+    if unknown:
+        parser.error(f"no part {', '.join(unknown)}: choose from {', '.join(PARTS)}")
+    try:
+        lab = Lab(Place.from_environment())
+        if args.command == "up":
+            lab.up(parts, args.model)
+            path = lab.place.state / "env.sh"
+            shown = path.relative_to(ROOT) if path.is_relative_to(ROOT) else path
+            for row in lab.status(parts):
+                print(*row)
+            print(f"source {shown}")
+        elif args.command == "status":
+            for row in lab.status(parts):
+                print(*row)
+        elif args.command == "build":
+            vcenter.build()
+        elif args.command == "down":
+            lab.down(parts)
+        else:
+            lab.wipe(parts)
+    except LabError as e:
+        print(f"lab: {e}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,103 @@
+# Copyright (c) 2026, ferry.vmware contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""What `make test` runs once everything is installed: quick things first, then the lab.
+
+The tests' lab has ports and a folder of its own (build/lab-test), so that it does not meet the one a user works with.
+It is made anew each time, starts in the background while lint and unit tests run, and is stopped at the end, whatever
+happened. A failed step does not hide the others of its kind; the lab's tests run only when the quick ones pass.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+TOP = Path(__file__).resolve().parent.parent
+LOGS = TOP / "build" / "logs"
+QUICK = ("lint", "test-unit", "sanity", "test-molecule")
+WITH_LAB = ("test-lab", "test-integration")
+PYTEST_LOGS = ("unit", "lab-tests")
+CLOSING = re.compile(r"^=+ (.*\bpassed\b.*|.*\bfailed\b.*|.*\berrors?\b.*) =+$")
+
+
+def make(*targets: str, lab: dict[str, str]) -> int:
+    # Without MAKEFLAGS: this make is not a part of the one that called, and has its own way with -k.
+    env = {k: v for k, v in os.environ.items() if k not in ("MAKEFLAGS", "MFLAGS", "MAKELEVEL")} | lab
+    return subprocess.run(["make", "-k", "--no-print-directory", *targets], cwd=TOP, env=env, check=False).returncode
+
+
+class Lab:
+    """The tests' own lab."""
+
+    def __init__(self) -> None:
+        self.env = {"FERRY_LAB_BASE": os.environ.get("FERRY_TEST_LAB_BASE", "21500"), "FERRY_LAB_DIR": str(TOP / "build" / "lab-test")}
+        self.log = LOGS / "lab-up.log"
+        self.starting: subprocess.Popen[bytes] | None = None
+        self.began = time.monotonic()
+
+    def call(self, *words: str) -> list[str]:
+        return [str(TOP / "build" / "venv" / "bin" / "python"), "-m", "tests.lab", *words]
+
+    def start(self) -> None:
+        """Wipe what the last run left, and start in the background."""
+        env = os.environ | self.env
+        with open(self.log, "wb") as out:
+            subprocess.run(self.call("wipe"), cwd=TOP, env=env, stdout=out, stderr=out, check=False)
+            self.starting = subprocess.Popen(self.call("up"), cwd=TOP, env=env, stdin=subprocess.DEVNULL, stdout=out, stderr=out)
+
+    def wait(self) -> bool:
+        """True once it is up."""
+        assert self.starting is not None
+        code = self.starting.wait()
+        word = "FAIL" if code else "ok  "
+        print(f"  {word}  {'lab':28} {time.monotonic() - self.began:7.1f} s  (in the background; {self.log.relative_to(TOP)})", flush=True)
+        if code:
+            print("\n".join("    " + line for line in self.log.read_text(errors="replace").splitlines()[-40:]))
+        return code == 0
+
+    def stop(self) -> None:
+        if self.starting is not None and self.starting.poll() is None:
+            self.starting.wait()
+        with open(self.log, "ab") as out:
+            subprocess.run(self.call("down"), cwd=TOP, env=os.environ | self.env, stdout=out, stderr=out, check=False)
+
+
+def closing(log: str) -> str:
+    """The last line of pytest in a log."""
+    try:
+        lines = (LOGS / f"{log}.log").read_text(errors="replace").splitlines()
+    except FileNotFoundError:
+        return "did not run"
+    found = [line for line in lines if CLOSING.match(line)]
+    return found[-1] if found else "pytest did not finish"
+
+
+def main() -> int:
+    began = time.monotonic()
+    LOGS.mkdir(parents=True, exist_ok=True)
+    for log in PYTEST_LOGS:
+        (LOGS / f"{log}.log").unlink(missing_ok=True)
+    lab, failed = Lab(), 0
+    try:
+        lab.start()
+        failed = make(*QUICK, lab=lab.env)
+        if not failed:
+            failed = 0 if lab.wait() else 1
+        if not failed:
+            failed = make(*WITH_LAB, lab=lab.env)
+    finally:
+        lab.stop()
+    print(f"\n{'FAILED' if failed else 'All passed'} after {time.monotonic() - began:.0f} s. The logs are in build/logs.")
+    for log in PYTEST_LOGS:
+        print(f"{log}:\n{closing(log)}")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
