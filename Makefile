@@ -45,7 +45,13 @@ test: need-test venv collections venv-openstack ## All tests: lint, unit, sanity
 
 .PHONY: test-unit
 test-unit: venv stage ## Unit tests: seconds, no lab
-	@$(STEP) unit env -C $(STAGE) PYTHONPATH=$(COLLECTIONS) $(BIN)/python -m pytest $(if $(findstring tests/,$(ARGS)),,tests/unit) $(ARGS)
+	@$(STEP) unit env -C $(STAGE) PYTHONPATH=$(COLLECTIONS) $(BIN)/python -m pytest -m 'not slow' \
+	  $(if $(findstring tests/,$(ARGS)),,tests/unit) $(ARGS)
+
+.PHONY: test-slow
+test-slow: venv collections stage ## Unit tests that take longer: whole playbooks, kills, large files
+	@$(STEP) unit-slow env -C $(STAGE) PYTHONPATH=$(COLLECTIONS) $(BIN)/python -m pytest -m slow -n 2 \
+	  $(if $(findstring tests/,$(ARGS)),,tests/unit) $(ARGS)
 
 .PHONY: test-lab
 test-lab: venv stage ## Tests against the running lab (make lab first)
@@ -94,7 +100,7 @@ lint-yaml: venv ## YAML: yamllint
 lint-shell: need-lint ## Shell scripts: shellcheck
 	@$(STEP) shellcheck tools/shell_lint.sh
 
-lint-go: ## The lab's Go program: gofmt, go vet
+lint-go: venv ## The lab's Go program: gofmt, go vet
 	@$(STEP) go tools/go_lint.sh
 
 lint-docs: venv collections stage ## Documentation of modules, plugins and roles: antsibull-docs
@@ -147,6 +153,10 @@ docs: venv collections stage ## The documentation as HTML: build/docs/html/index
 .PHONY: build
 build: venv stage ## The collection's archive, in build/dist
 	@$(STEP) build tools/build.sh
+
+.PHONY: changelog
+changelog: venv ## Write CHANGELOG.rst from the fragments, for the version in galaxy.yml
+	@PATH=$(BIN):$$PATH antsibull-changelog release --update-existing --reload-plugins
 
 .PHONY: lock
 lock: uv ## Write requirements/dev.lock anew from requirements/dev.txt (UPGRADE=--upgrade for newer versions)

@@ -21,6 +21,7 @@ import shutil
 import subprocess
 import sys
 import time
+import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -93,8 +94,9 @@ def sha256(path: Path, length: int) -> str:
 
 def prove(report: dict[str, Any]) -> dict[str, Any]:
     """Compare each volume with the file on the datastore; the content of result.json."""
-    state = json.loads((LAB / "vcenter" / "state.json").read_text())
-    flat = {(vm["name"], d["label"]): Path(d["flat"]) for vm in state["vms"] for d in vm["disks"]}
+    with urllib.request.urlopen(lab_environment()["FERRY_VCENTER_CONTROL"] + "/state", timeout=30) as answer:
+        state = json.load(answer)
+    flat = {(vm["name"], d["label"]): Path(d["local"]) for vm in state["vms"] for d in vm["disks"]}
     volumes = LAB / "openstack" / "cinder" / "export"
     before = {vm["name"]: vm for vm in json.loads((OUT / "result.json").read_text())["vms"]} if (OUT / "result.json").exists() else {}
 

@@ -20,9 +20,9 @@ from pathlib import Path
 
 TOP = Path(__file__).resolve().parent.parent
 LOGS = TOP / "build" / "logs"
-QUICK = ("lint", "test-unit", "sanity", "test-molecule")
+QUICK = ("lint", "test-unit", "sanity", "test-slow", "test-molecule")
 WITH_LAB = ("test-lab", "test-integration")
-PYTEST_LOGS = ("unit", "lab-tests")
+PYTEST_LOGS = ("unit", "unit-slow", "lab-tests")
 CLOSING = re.compile(r"^=+ (.*\bpassed\b.*|.*\bfailed\b.*|.*\berrors?\b.*) =+$")
 
 

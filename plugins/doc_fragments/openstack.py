@@ -44,7 +44,6 @@ options:
     description:
       - Whether the servers' certificates are verified. Absent, what C(clouds.yaml) says holds; without a word there, they are.
     type: bool
-    aliases: [verify]
 requirements:
   - openstacksdk >= 1.0
 notes:

@@ -132,21 +132,37 @@ from typing import Any
 
 from ansible.errors import AnsibleError, AnsibleParserError
 from ansible.plugins.inventory import BaseInventoryPlugin, Cacheable, Constructable
-from ansible.release import __version__ as ansible_version
+from ansible.utils.unsafe_proxy import wrap_var
+
 from ansible_collections.ferry.vmware.plugins.module_utils.errors import FerryError
 from ansible_collections.ferry.vmware.plugins.module_utils.vsphere import client, listing
 
-if tuple(int(n) for n in ansible_version.split(".")[:2]) < (2, 19):
-    # what a vCenter says must not be taken for a template; since 2.19 nothing is unless it was marked as trusted
-    from ansible.utils.unsafe_proxy import wrap_var
-else:
+try:
+    from ansible.template import trust_as_template
+except ImportError:  # before ansible-core 2.19, where every string that is not wrapped counts as trusted
 
-    def wrap_var(v: Any) -> Any:
-        return v
+    def trust_as_template(value: str) -> str:
+        return value
 
 
 GROUPS = {"vm": "vms", "esxi_host": "esxi_hosts", "datastore": "datastores"}
 ENDINGS = ("vcenter.yml", "vcenter.yaml", "ferry.yml", "ferry.yaml")
+
+
+def protect(value: Any) -> Any:
+    """C(value) so that nothing that a vCenter says is ever taken for a template.
+
+    A string that cannot be one (no brace, no line that redefines the delimiters) is left plain, so that C(ansible-inventory --list)
+    shows it as a string and not as {"__ansible_unsafe": ...}.
+    """
+    if isinstance(value, str):
+        harmless = "{" not in value and not value.startswith("#jinja2")
+        return trust_as_template(value) if harmless else wrap_var(value)
+    if isinstance(value, dict):
+        return {k: protect(v) for k, v in value.items()}
+    if isinstance(value, list):
+        return [protect(v) for v in value]
+    return value
 
 
 class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):
@@ -208,10 +224,7 @@ class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):
         strict = self.get_option("strict")
         chosen: list[tuple[str, dict[str, Any], dict[str, Any]]] = []
         for record in records:
-            variables = {k: wrap_var(v) for k, v in record["props"].items()}
-            for name, value in record["vars"].items():
-                variables[name] = wrap_var(value)
-            variables["ferry_vcenter"] = self._vcenter
+            variables = protect({**record["props"], **record["vars"], "ferry_vcenter": self._vcenter})
             name = record["name"]
             if record["kind"] == "vm":
                 if filters and not self._passes(filters, variables, strict):
@@ -223,7 +236,7 @@ class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):
         if shared:
             told = "; ".join(f"{name} is {', '.join(news)}" for name, news in list(shared.items())[:10])
             self.display.warning(f"{len(shared)} names are shared in vCenter: {told}{' …' if len(shared) > 10 else ''}")
-        self._add(list(zip(names, chosen)), strict)
+        self._add(list(zip(names, chosen, strict=True)), strict)
 
     def _add(self, hosts: list[tuple[str, tuple[str, dict[str, Any], dict[str, Any]]]], strict: bool) -> None:
         compose, groups, keyed = self.get_option("compose"), self.get_option("groups"), self.get_option("keyed_groups")

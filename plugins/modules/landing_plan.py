@@ -179,7 +179,7 @@ vms:
       description: Whether there is anything to do.
       type: bool
 errors:
-  description: All errors of the wave, each with C(vm) (null for the whole wave) and C(what).
+  description: All errors of the wave, each with C(vm) (null for the whole wave), C(what), and both as C(text).
   returned: always
   type: list
   elements: dict

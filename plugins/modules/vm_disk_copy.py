@@ -26,7 +26,8 @@ options:
     type: str
   source:
     description:
-      - A local disk, raw or any VMDK that M(ferry.vmware.vmdk_info) reads, instead of a VM's.
+      - A local disk instead of a VM's. One whose name ends in C(.vmdk) (but not in C(-flat.vmdk)) is read as a VMDK, all others
+        as raw bytes.
     type: path
   disks:
     description: What goes where.

@@ -187,7 +187,7 @@ class LongTask(ActionBase):  # type: ignore[misc]
         slug = re.sub(r"[^A-Za-z0-9_-]+", "_", self._subject)[:40]
         name = f"{self.MODULE.rpartition('.')[2]}-{slug}-{digest}.json"
         rc, out = self._shell(
-            "umask 077; d=~/.ansible/ferry; mkdir -p \"$d\" && chmod 700 \"$d\" && cd \"$d\" || exit 1; pwd -P; "
+            'umask 077; d=~/.ansible/ferry; mkdir -p "$d" && chmod 700 "$d" && cd "$d" || exit 1; pwd -P; '
             "find . -name '*.json*' ! -name '*.lock' -mtime +30 -exec rm -f {} + 2>/dev/null; "
             f"touch {name}.lease || exit 1; head -c {MAX_STATUS} {name} 2>/dev/null; exit 0"
         )
@@ -258,16 +258,20 @@ class LongTask(ActionBase):  # type: ignore[misc]
             raise AnsibleConnectionFailure(str(started.get("msg", "unreachable")))
         jid = started.get("ansible_job_id")
         if not jid or started.get("failed"):
-            raise AnsibleActionFail(f"{self.MODULE} could not be started in the background: {started.get('msg', started)}")
+            said = started.get("module_stderr") or started.get("module_stdout") or ""
+            raise AnsibleActionFail(
+                f"{self.MODULE} could not be started in the background: {started.get('msg', 'no job')} {printable(said, 300)}".rstrip()
+            )
         folder = os.path.dirname(str(started.get("results_file") or "")) or self.get_shell_option("async_dir", default="~/.ansible_async")
         self._job = (folder, str(jid))
 
     def _reconnect(self, error: Exception, tries: int) -> None:
-        self._say(f"connection lost ({printable(error, 100)}); trying again")
+        if tries == 1 or tries % 10 == 0:
+            self._say(f"connection lost ({printable(error, 120)}); trying again")
         self._pause(min(10.0, 0.25 * 2**tries))
         try:
             self._connection.reset()
-        except Exception as e:  # connection plugins raise what they like here, and not all can reset
+        except Exception as e:  # noqa: BLE001 - connection plugins raise what they like here, and not all can reset
             display.vv(f"{self._subject}: reset of the connection: {e}")
 
     # -- following ----------------------------------------------------------------------------------------------------
@@ -283,6 +287,9 @@ class LongTask(ActionBase):  # type: ignore[misc]
             try:
                 status = self._read()
                 now = time.monotonic()
+                if tries:
+                    self._say(f"connection is back after {now - lost_since:.0f} s")
+                    tries, lost_since = 0, 0.0
                 if status is not None:
                     if status["beat"] != beat:
                         beat, fresh = status["beat"], now
@@ -304,7 +311,6 @@ class LongTask(ActionBase):  # type: ignore[misc]
                     if (not over or ended > 50) and self._status is not None and not self._alive(self._status):
                         outcome = self._ask()  # it may have ended between the two questions
                         return outcome if outcome is not None else self._vanished()
-                tries, lost_since = 0, 0.0
             except AnsibleConnectionFailure as e:
                 now = time.monotonic()
                 tries += 1
@@ -359,9 +365,8 @@ class LongTask(ActionBase):  # type: ignore[misc]
         """The module's result by core's async_status, or None while it runs. An answer without C(finished) is an error."""
         assert self._job is not None
         folder, jid = self._job
-        poll: dict[str, Any] = self._execute_module(
-            module_name="ansible.builtin.async_status", module_args={"jid": jid, "mode": "status", "_async_dir": folder}, task_vars=self._vars
-        )
+        question = {"jid": jid, "mode": "status", "_async_dir": folder}
+        poll: dict[str, Any] = self._execute_module(module_name="ansible.builtin.async_status", module_args=question, task_vars=self._vars)
         if poll.get("unreachable"):
             raise AnsibleConnectionFailure(str(poll.get("msg", "unreachable")))
         if poll.get("failed") and "finished" not in poll:
@@ -370,7 +375,8 @@ class LongTask(ActionBase):  # type: ignore[misc]
             return None
         if poll.get("failed") and poll.get("msg") == "could not find job":
             raise AnsibleActionFail(
-                f"The result of {self.MODULE} is gone: another ansible-playbook that followed the same run took it. Run the same command again."
+                f"The result of {self.MODULE} is gone: another ansible-playbook that followed the same run took it. "
+                "Next: the same command again."
             )
         if poll.get("failed") and "data" in poll and not str(poll["data"]).strip():
             return self._vanished()  # async_wrapper's way to say that the module ended without a word
@@ -381,8 +387,8 @@ class LongTask(ActionBase):  # type: ignore[misc]
         return {
             "failed": True,
             "changed": True,
-            "msg": f"The process of {self.MODULE} for {self._subject} ended without a result (killed, out of memory, or the machine restarted). "
-            "What it copied stays and is used again. Next: the same command again.",
+            "msg": f"The process of {self.MODULE} for {self._subject} ended without a result (killed, out of memory, or the machine "
+            "restarted). What it copied stays and is used again. Next: the same command again.",
             "failure": {"code": "vanished", "vm": self._subject, "details": {"pid": status.get("pid"), "done": status.get("done")}},
         }
 
@@ -408,5 +414,5 @@ class LongTask(ActionBase):  # type: ignore[misc]
                 pid = int(status["pid"])
                 self._shell(f"kill -TERM {pid}; i=0; while kill -0 {pid} 2>/dev/null && [ $i -lt 50 ]; do sleep 0.1; i=$((i+1)); done")
                 self._say(f"{reason}: process {pid} was told to stop; the same command goes on from there")
-        except Exception as e:  # whatever the connection raises: we are on our way out, and the lease ends the module
+        except Exception as e:  # noqa: BLE001 - whatever the connection raises: we are on our way out, and the lease ends the module
             display.vv(f"{self._subject}: could not stop {self.MODULE}: {e}")

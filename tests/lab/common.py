@@ -108,8 +108,11 @@ class Process:
             return None
         return pid if started_at(pid) == start else None
 
-    def start(self, argv: Sequence[str], env: Mapping[str, str] | None = None, cwd: Path | None = None) -> None:
-        """Start it with its output in the log file. Secrets belong in files, never in argv."""
+    def start(self, argv: Sequence[str], env: Mapping[str, str] | None = None, cwd: Path | None = None, *, whole_env: bool = False) -> None:
+        """Start it with its output in the log file. Secrets belong in files, never in argv.
+
+        env comes on top of ours; with whole_env it is all that the process gets.
+        """
         self.pid_file.parent.mkdir(parents=True, exist_ok=True)
         with open(self.log_file, "ab") as log:
             os.chmod(self.log_file, 0o600)
@@ -120,7 +123,7 @@ class Process:
                 stderr=log,
                 start_new_session=True,
                 cwd=cwd,
-                env={**os.environ, **(env or {})},
+                env={**({} if whole_env else os.environ), **(env or {})},
             )
         start = started_at(child.pid)
         write_private(self.pid_file, json.dumps({"pid": child.pid, "start": start}) + "\n")

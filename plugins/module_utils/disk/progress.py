@@ -115,13 +115,15 @@ class Progress:
 
     :param path: the status file, in a folder of the task's user. Without one nothing is written, but signals still stop.
     :param lease: the task stops when the lease file (C(path) + ".lease") was not touched for so many seconds. 0: it is
-        not timed. Where there was a lease file at the start, its removal stops the task in either case.
+        not timed. Where there was a lease file, its removal stops the task in either case.
+    :param controlled: a controller laid down the lease file beforehand: when it is not there at the start, it was taken back.
     :param unit: what C(done) and C(total) count: "bytes", or a word in the plural.
     :param name: whom the task is for (a VM).
     """
 
-    def __init__(self, path: str | None = None, *, lease: float = 0, unit: str = "bytes", name: str = "") -> None:
+    def __init__(self, path: str | None = None, *, lease: float = 0, unit: str = "bytes", name: str = "", controlled: bool = False) -> None:
         self.path = path
+        self.controlled = controlled
         self.lease = lease
         self.unit = unit
         self.name = name
@@ -295,7 +297,7 @@ class Progress:
         try:
             mtime = os.stat(self._lease_file).st_mtime_ns
         except FileNotFoundError:
-            if self._lease_mtime is not None:
+            if self._lease_mtime is not None or self.controlled:
                 self.stop("its controller gave it up")
             elif self.lease and now - self._lease_seen > self.lease:
                 self.stop(f"no sign of life of its controller for {self.lease:g} s")
@@ -371,7 +373,7 @@ def _async_job() -> str:
             words = stream.read(4096).decode("utf-8", "replace").split("\0")
     except OSError:
         return ""
-    for script, job in zip(words, words[1:]):
+    for script, job in zip(words, words[1:], strict=False):
         if os.path.basename(script).find("async_wrapper") >= 0 and job.startswith("j") and job[1:].isdigit():
             folder = os.path.expanduser(os.environ.get("ANSIBLE_ASYNC_DIR", "~/.ansible_async"))
             found = [name for name in glob.glob(os.path.join(glob.escape(folder), f"{job}.*")) if not name.endswith(".tmp")]
@@ -385,7 +387,10 @@ def progress_from(params: Mapping[str, Any], *, name: str = "", unit: str = "byt
     :param params: the module's parameters. Without C(_ferry_task) (check mode, or called from Python) nothing is written.
     """
     task = params.get("_ferry_task") or {}
-    path = task.get("status_file")
-    return Progress(path, lease=float(task.get("lease") or 0), unit=unit, name=name or str(task.get("name") or ""))
-
-
+    return Progress(
+        task.get("status_file"),
+        lease=float(task.get("lease") or 0),
+        unit=unit,
+        name=name or str(task.get("name") or ""),
+        controlled=bool(task),
+    )

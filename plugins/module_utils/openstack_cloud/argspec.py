@@ -18,5 +18,5 @@ def connection_spec() -> dict[str, Any]:
         "region_name": {"type": "str"},
         "interface": {"type": "str", "choices": ["admin", "internal", "public"], "default": "public", "aliases": ["endpoint_type"]},
         "ca_cert": {"type": "path", "aliases": ["cacert"]},
-        "validate_certs": {"type": "bool", "aliases": ["verify"]},
+        "validate_certs": {"type": "bool"},
     }

@@ -35,7 +35,7 @@ def plan_wave(params: Mapping[str, Any], *, diff: bool = False) -> dict[str, Any
     if diff:
         result["diff"] = [_diff(e) for e in result["vms"] if e["todo"] or e["drift"]]
     if result["errors"] and params.get("fail", True):
-        lines = [f"{e['vm'] or 'the whole wave'}: {e['what']}" for e in result["errors"]]
+        lines = [e["text"] for e in result["errors"]]
         more = f" … and {len(lines) - SHOWN} more" if len(lines) > SHOWN else ""
         error = BadInput(
             f"The wave cannot land as planned; {len(lines)} errors, nothing was changed.",

@@ -145,14 +145,14 @@ def plan(vms: Sequence[Mapping[str, Any]], target: Target, options: Options) -> 
     """The plan of a wave: C(vms) (one entry per VM, in order), C(errors) (of the whole wave, each with its VM), C(quotas)."""
     wave = _Wave()
     entries = [_entry(vm, target, options, wave) for vm in vms]
-    errors = [{"vm": e["name"], "what": text} for e in entries for text in e["errors"]]
+    errors = [{"vm": e["name"], "what": what, "text": f"{e['name']}: {what}"} for e in entries for what in e["errors"]]
     quotas = []
     for what, amount in sorted(wave.needs.items()):
         limit, used = target.quotas.get(what, (-1, 0))
         quotas.append({"what": what, "needed": amount, "used": used, "limit": limit})
         if limit >= 0 and amount > 0 and used + amount > limit:
             text = f"the quota of {what} is {limit}, {used} are used, the wave needs {amount} more"
-            errors.append({"vm": None, "what": text})
+            errors.append({"vm": None, "what": text, "text": text})
     return {"vms": entries, "errors": errors, "quotas": quotas}
 
 

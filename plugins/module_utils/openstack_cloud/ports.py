@@ -37,8 +37,8 @@ def ensure(conn: Any, server: str | None, ports: Sequence[Mapping[str, Any]], *,
                 f"Port {row['id']} ({bounded(row.get('name'), 80)}) is in use by {bounded(row.get('device_owner'), 60)} {bounded(row['device_id'], 60)}.",
                 step="attach the port",
             )
-    bodies = [_body(row, wanted) for row, wanted in zip(rows, ports)]
-    tags = [_tags(row, wanted) for row, wanted in zip(rows, ports)]
+    bodies = [_body(row, wanted) for row, wanted in zip(rows, ports, strict=True)]
+    tags = [_tags(row, wanted) for row, wanted in zip(rows, ports, strict=True)]
     taken_off = _to_move(rows, bodies, server)
     before: dict[str, Any] = {}
     after: dict[str, Any] = {}

@@ -185,7 +185,7 @@ class _Copy:
             if self.params["transport"] == "https":
                 raise BadInput("A local source is read as a file: transport is file or auto.", step="read the options")
             path = self.params["source"]
-            source = vmdk_reader.open_disk(path) if vmdk_reader.is_vmdk(path) else FileSource(path)
+            source = vmdk_reader.open_disk(path) if _named_vmdk(path) else FileSource(path)
         self.stack.callback(source.close)
         return source
 
@@ -272,6 +272,12 @@ class _Copy:
             volume.volume_id,
             {STATE: "complete", DIGEST: job.result.digest, SOURCE_STATE: self._state_of(job.source)},
         )
+
+
+def _named_vmdk(path: str) -> bool:
+    """Whether C(path) is to be read as a VMDK. By its name, never by its content: that of a raw disk is the guest's to write."""
+    name = os.path.basename(path).lower()
+    return name.endswith(".vmdk") and not name.endswith(("-flat.vmdk", "-rdmp.vmdk"))
 
 
 def _sha256(sink: Any, capacity: int, progress: Progress, label: str) -> str:

@@ -17,7 +17,7 @@ from ..vsphere import disks as vsphere_disks
 #: A descriptor is a page of text; VMware's own tools read at most this much.
 _MAX_DESCRIPTOR = 1 << 20
 #: createType of a disk whose extents are flat files on a datastore.
-_FLAT = {"vmfs", "vmfsthin", "vmfspreallocated", "vmfseagerzeroedthick", "monolithicflat", "twogbmaxextentflat"}
+_FLAT = vmdk_descriptor.VMFS_TYPES | {"monolithicFlat", "twoGbMaxExtentFlat"}
 
 
 def open_https(session: Any, disk: vsphere_disks.VmDisk, *, stop: Callable[[], None] = lambda: None, patience: float = 30.0) -> Source:
@@ -40,18 +40,22 @@ def open_https(session: Any, disk: vsphere_disks.VmDisk, *, stop: Callable[[], N
         finally:
             head.close()
         found = vmdk_descriptor.parse(text, path)
-        if found.has_parent:
+        if found.is_delta:
             raise VmdkError(
                 "The disk is a delta over a parent; only disks without snapshots can be read this way.",
                 path=path,
                 code="has_snapshot",
                 next_command="remove the VM's snapshots (consolidate) and run the same command again",
             )
-        if found.create_type.lower() not in _FLAT:
+        if found.encrypted:
+            raise VmdkError("The disk is encrypted: its file holds ciphertext.", path=path, code="encrypted")
+        if found.create_type not in _FLAT:
             raise VmdkError("A disk of this type cannot be read over the datastore's HTTPS.", path=path, found=found.create_type, expected="a flat disk")
         folder = path[: max(path.rfind("/"), path.rfind("] ") + 1) + 1]
         parts: list[tuple[RemoteFile | None, int, int, Kind]] = []
         for extent in found.extents:
+            if extent.access == "NOACCESS" or extent.type not in ("FLAT", "VMFS", "ZERO"):
+                raise VmdkError("An extent of this kind cannot be read over the datastore's HTTPS.", path=path, found=f"{extent.access} {extent.type}")
             length = extent.sectors * SECTOR
             if extent.type == "ZERO":
                 parts.append((None, 0, length, Kind.ZERO))

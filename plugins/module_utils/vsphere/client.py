@@ -78,7 +78,9 @@ def endpoint(params: Mapping[str, Any]) -> Endpoint:
     missing = [name for name in ("hostname", "username", "password") if not params.get(name)]
     if missing:
         raise BadInput(
-            "No vCenter to talk to: " + ", ".join(f"{name} (or the environment variable {ENVIRONMENT[name]})" for name in missing) + " missing.",
+            "No vCenter to talk to: "
+            + ", ".join(f"{name} (or the environment variable {ENVIRONMENT[name]})" for name in missing)
+            + " missing.",
             step="connect to vCenter",
         )
     host = str(params["hostname"]).strip()
@@ -174,7 +176,9 @@ def transport_error(e: BaseException, where: Endpoint, step: str) -> FerryError:
     if isinstance(e, (socket.timeout, TimeoutError)):
         return ServerError(f"{at} did not answer in time.", code="timeout", step=step, said=e, host=where.host, port=where.port)
     if isinstance(e, socket.gaierror):
-        return ServerError(f"The name {where.host} cannot be resolved.", code="unreachable", step=step, said=e, host=where.host, port=where.port)
+        return ServerError(
+            f"The name {where.host} cannot be resolved.", code="unreachable", step=step, said=e, host=where.host, port=where.port
+        )
     if isinstance(e, ssl.SSLError):
         return ServerError(f"{at} does not speak TLS as expected.", code="unreachable", step=step, said=e, host=where.host, port=where.port)
     broke = isinstance(e, (ConnectionResetError, BrokenPipeError, http.client.HTTPException))
@@ -205,8 +209,12 @@ class Session:
         self._timeout = timeout
         self._version = self._negotiate()
         self.stub = self._new_stub()
-        self.content: Any = self.call(self.vim.ServiceInstance("ServiceInstance", self.stub).RetrieveContent, step="connect to vCenter")
-        self._login(0)
+        try:
+            self.content: Any = self.call(self.vim.ServiceInstance("ServiceInstance", self.stub).RetrieveContent, step="connect to vCenter")
+            self._login(0)
+        except BaseException:
+            self.stub.DropConnections()
+            raise
 
     def _new_stub(self) -> Any:
         where = self.endpoint
@@ -225,7 +233,9 @@ class Session:
         """Ask the server which API versions it speaks; the first word with it, so it also tells whether it can be reached."""
         where = self.endpoint
         support = need("pyVmomi.VmomiSupport")
-        connection = http.client.HTTPSConnection(where.host, where.port, timeout=CONNECT_TIMEOUT, context=self.ssl_context)
+        connection = http.client.HTTPSConnection(
+            where.host, where.port, timeout=min(CONNECT_TIMEOUT, self._timeout), context=self.ssl_context
+        )
         try:
             connection.request("GET", _VERSIONS_PATH)
             answer = connection.getresponse()

@@ -83,7 +83,10 @@ def _candidates(session: Session, wanted: str, names: list[_Names]) -> list[str]
             return [str(ref._moId)]
     if _MOREF.match(wanted):
         # the same word may be another VM's name: both are found, so that the wrong one is never taken
-        found = [r.moref for r in of_objects(session, [session.managed("VirtualMachine", wanted)], {"VirtualMachine": ("name",)}, step="find the VM")]
+        found = [
+            r.moref
+            for r in of_objects(session, [session.managed("VirtualMachine", wanted)], {"VirtualMachine": ("name",)}, step="find the VM")
+        ]
     found += all_names().matches(wanted)
     if not found and "/" in wanted.strip("/"):
         found = _below_folders(session, wanted, all_names())
@@ -163,12 +166,13 @@ def find_vms(session: Session, wanted: Sequence[str]) -> list[VmRef]:
             if not names:
                 names.append(_read_names(session))
             close = names[0].close(text)
-            problems.append(f"no VM answers to {bounded(text, 120)}" + (f" (close: {', '.join(bounded(c, 80) for c in close)})" if close else ""))
+            problems.append(
+                f"No VM answers to {bounded(text, 120)}" + (f" (close: {', '.join(bounded(c, 80) for c in close)})" if close else "")
+            )
             unknown.append(text)
     if problems:
-        message = ". ".join(problems)
         raise BadInput(
-            message[0].upper() + message[1:] + ".",
+            ". ".join(problems) + ".",
             vm=str(wanted[0]) if len(wanted) == 1 else None,
             step="find the VM",
             next_command="give the MoRef, the instance uuid or the inventory path" if ambiguous else None,

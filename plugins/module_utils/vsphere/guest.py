@@ -124,7 +124,9 @@ def map_vm(row: Row, tree: Tree, networks: dict[str, str]) -> dict[str, Any]:
         "guest_hostname": p.get("guest.hostName"),
         "firmware": p.get("config.firmware") or None,
         "secure_boot": bool(p.get("config.bootOptions.efiSecureBootEnabled")),
-        "boot_disks": [int(b.deviceKey) for b in p.get("config.bootOptions.bootOrder") or () if hasattr(b, "deviceKey") and "Disk" in b._wsdlName],
+        "boot_disks": [
+            int(b.deviceKey) for b in p.get("config.bootOptions.bootOrder") or () if hasattr(b, "deviceKey") and "Disk" in b._wsdlName
+        ],
         "vtpm": any(d._wsdlName == "VirtualTPM" for d in devices),
         "cpus": p.get("config.hardware.numCPU"),
         "cores_per_socket": p.get("config.hardware.numCoresPerSocket"),

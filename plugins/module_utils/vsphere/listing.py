@@ -111,7 +111,8 @@ def _percent(used: Any, total: Any) -> int | None:
 def host_vars(row: Row, tree: Tree) -> dict[str, Any]:
     """The ferry_* variables of an ESXi host. Memory in MiB, CPU in MHz."""
     p = row.props
-    cpu_mhz = p["summary.hardware.cpuMhz"] * p["summary.hardware.numCpuCores"] if {"summary.hardware.cpuMhz", "summary.hardware.numCpuCores"} <= p.keys() else None
+    mhz, cores = p.get("summary.hardware.cpuMhz"), p.get("summary.hardware.numCpuCores")
+    cpu_mhz = mhz * cores if mhz is not None and cores is not None else None
     memory_mb = p["summary.hardware.memorySize"] // (1 << 20) if "summary.hardware.memorySize" in p else None
     cpu_used, memory_used = p.get("summary.quickStats.overallCpuUsage"), p.get("summary.quickStats.overallMemoryUsage")
     power = str(p.get("runtime.powerState", ""))

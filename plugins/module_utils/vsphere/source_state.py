@@ -125,7 +125,11 @@ def plan_power(state: State, wanted: Wanted, vm: str) -> PowerPlan:
     if state.tools_running:
         return PowerPlan("shutdown", "off", "VMware Tools are running")
     if wanted.on_timeout == "poweroff":
-        return PowerPlan("poweroff", "off", "VMware Tools are not running, so the guest cannot be asked to shut down: powered off at once, as on_timeout says")
+        return PowerPlan(
+            "poweroff",
+            "off",
+            "VMware Tools are not running, so the guest cannot be asked to shut down: powered off at once, as on_timeout says",
+        )
     raise BadInput(
         "VMware Tools are not running in the guest, so it cannot be asked to shut down.",
         code="tools_not_running",
@@ -187,7 +191,9 @@ def _shut_down(session: Session, vm: VmRef, wanted: Wanted, clock: Callable[[], 
             next_command="look at the VM's console, run it again, or choose on_timeout: poweroff",
         )
     _power_task(session, vm, "poweroff")
-    return PowerPlan("poweroff", "off", f"the guest had not shut down after {wanted.shutdown_timeout:g} seconds: powered off, as on_timeout says")
+    return PowerPlan(
+        "poweroff", "off", f"the guest had not shut down after {wanted.shutdown_timeout:g} seconds: powered off, as on_timeout says"
+    )
 
 
 def _write_annotation(session: Session, vm: VmRef, note: str) -> None:

@@ -45,16 +45,19 @@ def wait_task(
             return props.get("info.result")
         if state == "error":
             fault = props.get("info.error")
-            known = fault is not None
-            said = fault_text(fault) if known else "no reason given"
-            raise ServerError("vCenter's task failed.", code="task", vm=vm, step=step, said=said, fault=fault_name(fault) if known else None)
+            said, name = ("no reason given", None) if fault is None else (fault_text(fault), fault_name(fault))
+            raise ServerError("vCenter's task failed.", code="task", vm=vm, step=step, said=said, fault=name)
         percent = props.get("info.progress")
         if progress is not None and percent is not None and percent != shown:
             shown = int(percent)
             progress(shown)
         if time.monotonic() >= end:
             raise ServerError(
-                f"The task is not over after {timeout:g} seconds.", code="timeout", vm=vm, step=step, left=f"the task {task._moId}, which goes on"
+                f"The task is not over after {timeout:g} seconds.",
+                code="timeout",
+                vm=vm,
+                step=step,
+                left=f"the task {task._moId}, which goes on",
             )
         time.sleep(pause)
         pause = min(POLL, pause * 2)

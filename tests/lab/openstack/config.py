@@ -12,7 +12,8 @@ import shutil
 from pathlib import Path
 from string import Template
 
-from .layout import HOST, PACKAGE, REGION, SERVICES, Layout, write_private
+from ..common import write_private
+from .layout import HOST, PACKAGE, REGION, SERVICES, Layout
 
 _FOLDERS = (
     "log",
@@ -50,7 +51,7 @@ def write(layout: Layout) -> None:
     for service in SERVICES:
         path = layout.config(service)
         write_private(path, _render(path.name, _values(layout, service)))
-    write_private(layout.state / "cinder/shares", f"{HOST}:{layout.state}/cinder/export\n")
+    write_private(layout.state / "cinder/shares", f"{HOST}:{layout.export}\n")
     # Nova's WSGI application looks for it beside its nova.conf.
     shutil.copy(layout.venv / "etc/nova/api-paste.ini", layout.state / "nova/api-paste.ini")
     _write_keys(layout.state / "keystone/fernet")

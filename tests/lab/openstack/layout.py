@@ -7,10 +7,11 @@
 from __future__ import annotations
 
 import json
-import os
 import secrets
 from dataclasses import dataclass
 from pathlib import Path
+
+from ..common import write_private
 
 HOST = "127.0.0.1"
 REGION = "RegionOne"
@@ -27,10 +28,6 @@ NEEDS: dict[str, tuple[str, ...]] = {
 DATABASES = ("keystone", "glance", "cinder", "placement", "neutron", "nova", "nova_api", "nova_cell0")
 USERS = ("admin", "ferry", "svc")
 PACKAGE = Path(__file__).resolve().parent
-
-
-class LabError(Exception):
-    """The lab cannot do what was asked; the text says what to look at."""
 
 
 @dataclass(frozen=True)
@@ -70,6 +67,11 @@ class Layout:
         return known
 
     @property
+    def export(self) -> Path:
+        """The folder that stands for Cinder's NFS server."""
+        return self.state / "cinder/export"
+
+    @property
     def clouds(self) -> Path:
         return self.state / "clouds.yaml"
 
@@ -81,12 +83,3 @@ class Layout:
     def config(self, service: str) -> Path:
         name = "glance-api" if service == "glance" else service
         return self.state / service / f"{name}.conf"
-
-
-def write_private(path: Path, text: str) -> None:
-    """Replace *path* by *text*, readable by its owner only at every moment."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    with open(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
-        file.write(text)
-    beside.replace(path)

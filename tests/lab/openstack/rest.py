@@ -11,7 +11,7 @@ import urllib.error
 import urllib.request
 from typing import Any, Mapping
 
-from .layout import LabError
+from ..common import LabError
 
 # Everything is on loopback: a proxy from the environment would only break it.
 _opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))

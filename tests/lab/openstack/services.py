@@ -9,8 +9,9 @@ from __future__ import annotations
 import subprocess
 from pathlib import Path
 
+from ..common import LabError
 from . import config
-from .layout import HOST, PACKAGE, REGION, LabError, Layout
+from .layout import HOST, PACKAGE, REGION, Layout
 
 _WSGI = {
     "keystone": "keystone.wsgi.api:application",

@@ -100,8 +100,12 @@ func (w *Wrappers) Handle(ctx *simulator.Context, c *simulator.Method) (mo.Refer
 // PutObject implements simulator.RegisterObject.
 func (w *Wrappers) PutObject(*simulator.Context, mo.Reference) {}
 
-// RemoveObject implements simulator.RegisterObject: no session may go on seeing an object that is gone.
+// RemoveObject implements simulator.RegisterObject: no session may go on seeing an object that is gone. SessionManager.Logout
+// comes here with its session's registry locked, for views and filters: those are none of ours.
 func (w *Wrappers) RemoveObject(ctx *simulator.Context, ref types.ManagedObjectReference) {
+	if ref.Type != "VirtualMachine" && ref.Type != "Datastore" {
+		return
+	}
 	w.lab.locks.Set(ref, nil)
 	w.mu.Lock()
 	defer w.mu.Unlock()

@@ -51,6 +51,11 @@ class RawFile:
     def fd(self) -> int:
         return self._fd
 
+    def changed(self) -> bool:
+        """True where the file is not what it was when it was opened."""
+        info = os.fstat(self._fd)
+        return self.regular and self.identity != f"{info.st_dev}:{info.st_ino}:{info.st_size}:{info.st_mtime_ns}"
+
     def read(self, offset: int, length: int, what: str = "data") -> bytes:
         """Exactly C(length) bytes from C(offset), or VmdkError: what lies past the end of the file is never data."""
         if offset < 0 or offset + length > self.size:

@@ -57,7 +57,7 @@ class Disk:
             at += part.capacity
         self.capacity = at
         info.capacity = at
-        states = [f.identity for f in self._files] + [p.file.identity for p in self.parts if p.file is not None]
+        states = [f.identity for f in self.files()]
         self.identity = "vmdk:" + hashlib.sha256("\n".join(states).encode()).hexdigest()[:32]
 
     @property
@@ -69,6 +69,10 @@ class Disk:
     def problems(self) -> list[str]:
         """Remarks of the descriptor and of all extents so far; those of the tables are there after extents() or check()."""
         return [*self.info.problems, *(p for part in self.parts for p in part.problems)]
+
+    def files(self) -> list[RawFile]:
+        """All files behind the disk."""
+        return [*self._files, *(p.file for p in self.parts if p.file is not None)]
 
     def check(self) -> None:
         """Check the tables of all extents; VmdkError names the first thing that cannot be."""
@@ -156,10 +160,7 @@ def open_disk(path: str, *, allow_extents: Iterable[str] = (), format: str = "vm
         if kind == "sparse":
             return _open_sparse(file)
         if kind == "descriptor":
-            try:
-                return _open_descriptor(file, allow_extents)
-            finally:
-                file.close()
+            return _open_descriptor(file, allow_extents)
         named = {"cowd": "A COWD delta (vmfsSparse)", "sesparse": "A SEsparse delta"}.get(kind)
         if named:
             raise VmdkError(f"{named} is not a whole disk and is not supported yet.", path=path, offset=0)

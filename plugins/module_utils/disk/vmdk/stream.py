@@ -93,8 +93,7 @@ def walk(file: RawFile, header: SparseHeader, tables: Tables, footer: SparseHead
         if size:
             step = _grain(header, tables, file.path, pos, value, size)
         elif kind == MARKER_EOS and not value:
-            if pos + SECTOR < file.size:
-                raise VmdkError("Bytes follow the end of the stream.", path=file.path, offset=pos + SECTOR, found=file.size - pos - SECTOR, expected=0)
+            _nothing_after(file, pos + SECTOR)
             return []
         else:
             step = (1 + value) * SECTOR if kind <= MARKER_PROGRESS and value * SECTOR <= file.size else 0
@@ -102,6 +101,15 @@ def walk(file: RawFile, header: SparseHeader, tables: Tables, footer: SparseHead
             return [f"no marker at byte {pos} of the stream; what follows was not checked"]
         pos += step
     return []
+
+
+def _nothing_after(file: RawFile, pos: int) -> None:
+    """Refuse what follows the end of the stream, but for zeroes (qemu-img pads to 64 KiB)."""
+    while pos < file.size:
+        data = file.read(pos, min(1 << 20, file.size - pos))
+        if any(data):
+            raise VmdkError("Bytes follow the end of the stream.", path=file.path, offset=pos, found=f"{file.size - pos} bytes", expected="none")
+        pos += len(data)
 
 
 def _grain(header: SparseHeader, tables: Tables, path: str, pos: int, lba: int, size: int) -> int:

@@ -29,6 +29,7 @@ import ansible_collections.ferry.vmware.plugins.plugin_utils as plugin_utils
 FIXTURES = Path(__file__).parents[2] / "fixtures" / "collections"
 ROOT = Path(list(plugin_utils.__path__)[0]).parents[4]
 PATIENCE = 60.0
+pytestmark = pytest.mark.slow
 
 
 def until(what: Callable[[], Any], name: str) -> Any:
@@ -159,7 +160,8 @@ def test_two_hosts_two_disks_and_nothing_left(site: Site) -> None:
     until(lambda: len(site.log("begin")) == 2 and site.running(), "both under way")
     until(lambda: "web01 · Hard disk 1" in process.text(), "a line while it runs")
     modes = {path.name: path.stat().st_mode & 0o777 for path in [site.status, *site.status.iterdir()]}
-    assert modes.pop("ferry") == 0o700 and set(modes.values()) == {0o600}
+    assert modes.pop("ferry") == 0o700
+    assert set(modes.values()) == {0o600}
     site.go()
     output = process.end()
     assert process.returncode == 0, output
@@ -172,10 +174,13 @@ def test_two_hosts_two_disks_and_nothing_left(site: Site) -> None:
     found = results(output)
     assert len(found) == 2
     for one in found:
-        assert one["changed"] and one["environment"] == "seen" and one["steps"] > 0
+        assert one["changed"]
+        assert one["environment"] == "seen"
+        assert one["steps"] > 0
         assert not {"ansible_job_id", "started", "finished", "results_file", "stdout"} & set(one)
         assert "_ferry_task" not in json.dumps(one)
-    assert not list(site.status.iterdir()) and not list((site.home / ".ansible_async").iterdir())
+    assert not list(site.status.iterdir())
+    assert not list((site.home / ".ansible_async").iterdir())
 
 
 def test_what_is_refused_what_fails_and_check_mode(site: Site) -> None:
@@ -189,11 +194,17 @@ def test_what_is_refused_what_fails_and_check_mode(site: Site) -> None:
     steps = [step for task in tasks for step in ({**task, "register": "r", "ignore_errors": True}, SHOW)]
     output = site.start(*steps).end()
     own_async, interval, unknown, crash, check = results(output)
-    assert own_async["failed"] and "take async and poll off" in own_async["msg"]
-    assert interval["failed"] and "progress_interval must be a number" in interval["msg"]
-    assert unknown["failed"] and "colour" in unknown["msg"]
-    assert crash["failed"] and crash["failure"]["code"] == "vanished" and "the same command again" in crash["msg"]
-    assert check["changed"] and check["task"] is None
+    assert own_async["failed"]
+    assert "take async and poll off" in own_async["msg"]
+    assert interval["failed"]
+    assert "progress_interval must be a number" in interval["msg"]
+    assert unknown["failed"]
+    assert "colour" in unknown["msg"]
+    assert crash["failed"]
+    assert crash["failure"]["code"] == "vanished"
+    assert "the same command again" in crash["msg"]
+    assert check["changed"]
+    assert check["task"] is None
     assert [name for name, _word, _pid in site.log("begin")] == ["web01"]  # only the crash began
 
 
@@ -204,7 +215,8 @@ def test_interrupt_of_the_playbook_stops_the_module(site: Site) -> None:
     output = process.end()
     assert process.returncode != 0, output
     until(lambda: not alive(pid), "the end of the module")
-    assert site.log("interrupted:") and not site.log("end")
+    assert site.log("interrupted:")
+    assert not site.log("end")
 
 
 def test_kill_of_the_playbook_stops_the_module_and_the_next_run_goes_on(site: Site) -> None:
@@ -212,11 +224,14 @@ def test_kill_of_the_playbook_stops_the_module_and_the_next_run_goes_on(site: Si
     pid = until(site.running, "a run")["pid"]
     process.kill()
     until(lambda: not alive(pid), "the end of the module")
-    assert site.log("interrupted:") and not site.log("end")
+    assert site.log("interrupted:")
+    assert not site.log("end")
     site.go()
     output = site.start({"ferry.toy.long": site.toy(lease_seconds=0)}).end()
-    assert "changed=1" in output and len(site.log("end")) == 1
-    assert not list(site.status.iterdir()) and not list((site.home / ".ansible_async").iterdir())
+    assert "changed=1" in output
+    assert len(site.log("end")) == 1
+    assert not list(site.status.iterdir())
+    assert not list((site.home / ".ansible_async").iterdir())
 
 
 def kill_all(process: Playbook) -> None:
@@ -248,7 +263,8 @@ def test_a_dead_controller_and_reattach(site: Site) -> None:
     site.go()
     output = second.end()
     assert f"goes on with the run that is still alive (process {pid})" in output
-    assert results(output)[0]["changed"] and ("web01", "end", pid) in site.log("end")
+    assert results(output)[0]["changed"]
+    assert ("web01", "end", pid) in site.log("end")
     assert "goes on with" not in third.end()
     assert len(site.log("begin")) == 2
 
@@ -266,7 +282,9 @@ def test_terminated_module_is_a_failure_that_says_so(site: Site) -> None:
     os.kill(until(site.running, "a run")["pid"], signal.SIGTERM)
     output = process.end()
     failed = results(output)[0]
-    assert failed["failed"] and failed["failure"]["code"] == "interrupted" and "SIGTERM" in failed["msg"]
+    assert failed["failed"]
+    assert failed["failure"]["code"] == "interrupted"
+    assert "SIGTERM" in failed["msg"]
     assert re.search(r"web01 · Hard disk 1 +failed at .* after ", output)
 
 
@@ -280,8 +298,10 @@ def test_a_broken_wire_while_starting_and_while_running(site: Site) -> None:
     site.go()
     output = process.end()
     assert process.returncode == 0, output
-    assert output.count("connection lost (the wire was cut)") == 3
-    assert [p for _n, _w, p in site.log("end")] == [pid] and results(output)[0]["changed"]
+    assert output.count("connection lost (the wire was cut)") == 2
+    assert output.count("connection is back after") == 1
+    assert [p for _n, _w, p in site.log("end")] == [pid]
+    assert results(output)[0]["changed"]
 
 
 def test_two_playbooks_at_once_are_one_run(site: Site) -> None:

@@ -9,7 +9,16 @@ import pytest
 from ansible_collections.ferry.vmware.plugins.plugin_utils import progress_lines as lines
 from ansible_collections.ferry.vmware.plugins.plugin_utils.long_task import parse_status
 
-RUNNING = {"phase": "copy", "done": 20_866_662, "total": 43_935_334, "skipped": 0, "rate": 310e6, "left": 7.2, "seconds": 3, "state": "running"}
+RUNNING = {
+    "phase": "copy",
+    "done": 20_866_662,
+    "total": 43_935_334,
+    "skipped": 0,
+    "rate": 310e6,
+    "left": 7.2,
+    "seconds": 3,
+    "state": "running",
+}
 
 
 @pytest.mark.parametrize(
@@ -22,15 +31,26 @@ def test_cells(text: str, width: int) -> None:
 
 @pytest.mark.parametrize(
     ("count", "text"),
-    [(0, "0 B"), (1023, "1023 B"), (1024, "1.0 KiB"), (1 << 20, "1.0 MiB"), ((1 << 30) - 1, "1.0 GiB"), (3 << 40, "3.0 TiB"), (5 << 50, "5120.0 TiB")],
+    [
+        (0, "0 B"),
+        (1023, "1023 B"),
+        (1024, "1.0 KiB"),
+        (1 << 20, "1.0 MiB"),
+        ((1 << 30) - 1, "1.0 GiB"),
+        (3 << 40, "3.0 TiB"),
+        (5 << 50, "5120.0 TiB"),
+    ],
 )
 def test_size(count: int, text: str) -> None:
     assert lines.size(count) == text
 
 
 def test_times() -> None:
-    assert lines.clock(7.2) == "00:00:07" and lines.clock(3 * 86400 + 3661) == "3d 01:01:01" and lines.clock(-1) == "00:00:00"
-    assert lines.duration(7.44) == "7.4 s" and lines.duration(59.96) == "00:01:00"
+    assert lines.clock(7.2) == "00:00:07"
+    assert lines.clock(3 * 86400 + 3661) == "3d 01:01:01"
+    assert lines.clock(-1) == "00:00:00"
+    assert lines.duration(7.44) == "7.4 s"
+    assert lines.duration(59.96) == "00:01:00"
 
 
 def test_running_line() -> None:
@@ -40,7 +60,8 @@ def test_running_line() -> None:
     verify = {**RUNNING, "phase": "verify", "left": None, "rate": 0, "why": "sample"}
     assert lines.running_line("db01", "Hard disk 2", verify).endswith("0.0 MB/s                   verify, sample")
     unknown = {**RUNNING, "total": 0, "left": None}
-    assert "–" in lines.running_line("db01", "Hard disk 2", unknown) and " of " not in lines.running_line("db01", "x", unknown)
+    assert "–" in lines.running_line("db01", "Hard disk 2", unknown)
+    assert " of " not in lines.running_line("db01", "x", unknown)
 
 
 def test_wide_names_stay_aligned() -> None:
@@ -51,7 +72,8 @@ def test_wide_names_stay_aligned() -> None:
 
 def test_other_units() -> None:
     text = lines.running_line("wave1", "", {**RUNNING, "done": 3, "total": 7, "rate": 0.1}, unit="VMs")
-    assert "3 of 7 VMs" in text and "MB/s" not in text
+    assert "3 of 7 VMs" in text
+    assert "MB/s" not in text
 
 
 def test_final_lines() -> None:
@@ -65,7 +87,8 @@ def test_final_lines() -> None:
 
 def test_names_from_outside_cannot_steer_the_terminal() -> None:
     text = lines.running_line("evil\x1b[2J\n", "x" * 500, {**RUNNING, "phase": "co\rpy", "why": "\x07"})
-    assert text.isprintable() and lines.cells(text) < 220
+    assert text.isprintable()
+    assert lines.cells(text) < 220
 
 
 @pytest.mark.parametrize(

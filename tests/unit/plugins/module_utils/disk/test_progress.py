@@ -49,7 +49,8 @@ def test_status_file_of_several_disks(tmp_path: Path) -> None:
         until(lambda: read(path)["beat"] > beat)  # the file stays fresh though nothing moves
         progress.finish("Hard disk 1", skipped=7)
     status = read(path)
-    assert status["state"] == "done" and status["why"] == ""
+    assert status["state"] == "done"
+    assert status["why"] == ""
     one, two = status["disks"]["Hard disk 1"], status["disks"]["Hard disk 2"]
     assert (one["done"], one["skipped"], one["state"], one["left"]) == (100, 7, "done", None)
     assert (two["done"], two["state"]) == (40, "done")
@@ -63,8 +64,10 @@ def test_failure_is_told(tmp_path: Path) -> None:
             progress.update("Hard disk 1", "copy", 10, 100)
             raise SinkError("The target is full.", disk="Hard disk 1")
     status = read(path)
-    assert status["state"] == "failed" and "The target is full." in status["why"]
-    assert status["disks"]["Hard disk 1"]["state"] == "failed" and status["disks"]["Hard disk 1"]["done"] == 10
+    assert status["state"] == "failed"
+    assert "The target is full." in status["why"]
+    assert status["disks"]["Hard disk 1"]["state"] == "failed"
+    assert status["disks"]["Hard disk 1"]["done"] == 10
 
 
 def test_without_a_file_nothing_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -108,7 +111,8 @@ def test_signal_stops_every_thread_and_handlers_come_back(tmp_path: Path, number
             until(lambda: read(path)["state"] == "stopping")
             progress.check()
     assert seen == [f"Stopped: {number.name}."] * 3
-    assert read(path)["state"] == "failed" and number.name in read(path)["why"]
+    assert read(path)["state"] == "failed"
+    assert number.name in read(path)["why"]
     assert signal.getsignal(number) is old
 
 
@@ -133,6 +137,12 @@ def test_lease_taken_away_stops_even_an_untimed_task(tmp_path: Path) -> None:
         progress.check()
         lease.unlink()
         until(lambda: progress._why)
+        with pytest.raises(Interrupted, match="gave it up"):
+            progress.check()
+
+
+def test_lease_taken_away_before_the_start(tmp_path: Path) -> None:
+    with progress_from({"_ferry_task": {"status_file": str(tmp_path / "s"), "lease": 0}}) as progress:
         with pytest.raises(Interrupted, match="gave it up"):
             progress.check()
 
@@ -194,7 +204,8 @@ def test_rate_counts_what_moved_in_this_run_only(tmp_path: Path, monkeypatch: py
         stalled = progress.snapshot()["disks"]["d"]
     assert stalled["rate"] < 50
     progress.update("d", "verify", 0, 100_000)
-    assert progress.snapshot()["disks"]["d"]["rate"] == 0 and progress.snapshot()["disks"]["d"]["left"] is None
+    assert progress.snapshot()["disks"]["d"]["rate"] == 0
+    assert progress.snapshot()["disks"]["d"]["left"] is None
 
 
 def test_meter_is_right_from_its_first_value_on() -> None:
