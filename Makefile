@@ -105,7 +105,7 @@ lint-go: venv ## The lab's Go program: gofmt, go vet
 
 lint-docs: venv collections stage ## Documentation of modules, plugins and roles: antsibull-docs
 	@$(STEP) plugin-docs env -C $(STAGE) NO_COLOR=1 PATH=$(BIN):$$PATH antsibull-docs lint-collection-docs --plugin-docs \
-	  --validate-collection-refs=self --disallow-unknown-collection-refs .
+	  --validate-collection-refs=all --disallow-unknown-collection-refs .
 
 lint-ansible: venv collections stage ## Roles and playbooks: ansible-lint, production profile
 	@$(STEP) ansible-lint env -C $(STAGE) NO_COLOR=1 PATH=$(BIN):$$PATH ansible-lint --profile production --offline --strict

@@ -102,8 +102,8 @@ attributes:
   check_mode:
     support: full
   diff_mode:
-    support: full
-    details: The difference is that between the target as it is and as planned.
+    support: none
+    details: What differs is in C(todo) and C(drift) of each VM.
   idempotency:
     support: full
 """
@@ -142,20 +142,20 @@ vms:
     volumes:
       description:
         - One entry per disk, in order. C(id) is null where it is absent; C(state) is C(absent), C(copying) or C(complete).
-        - C(create_metadata) is what to create it with, C(update) what to set on it; empty where nothing is to do.
+        - C(create_metadata) is what to create it with, C(changes) what to set on it; empty where nothing is to do.
       type: list
       elements: dict
     ports:
-      description: One entry per network card that lands, in order, with C(id), C(network_id), C(mac), C(tags) and C(update).
+      description: One entry per network card that lands, in order, with C(id), C(network_id), C(mac), C(tags) and C(changes).
       type: list
       elements: dict
     flavor:
       description: The flavor, with its surplus.
       type: dict
     server:
-      description: C(id) (null where absent), C(name), C(status), C(should), C(metadata) and C(update).
+      description: C(id) (null where absent), C(name), C(status), C(should), C(metadata) and C(changes).
       type: dict
-    copy:
+    to_copy:
       description: Keys of the disks that are still to copy.
       type: list
       elements: str
@@ -215,7 +215,7 @@ def main() -> None:
         "server_state": {"type": "str", "choices": ["started", "stopped"], "default": "started"},
         "fail": {"type": "bool", "default": True},
     }
-    edge.run(spec, lambda call: landing.plan_wave(call.params, diff=call.diff))
+    edge.run(spec, lambda call: landing.plan_wave(call.params))
 
 
 if __name__ == "__main__":

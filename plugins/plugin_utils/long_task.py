@@ -81,7 +81,7 @@ def parse_status(text: str) -> dict[str, Any] | None:
     return status
 
 
-class LongTask(ActionBase):  # type: ignore[misc]
+class LongTask(ActionBase):
     """Base of the actions that run a module in the background. A subclass sets C(MODULE) and says what names a run."""
 
     #: Fully qualified name of the module to run.

@@ -11,12 +11,12 @@ import importlib
 import shlex
 import shutil
 import sys
-import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Callable
 
 from . import vcenter
-from .common import BUILD, ROOT, LabError, Place, write_private
+from .common import BUILD, LabError, Place, write_private
 
 PARTS = ("vcenter", "openstack")
 
@@ -44,24 +44,14 @@ class Lab:
         if "openstack" in parts:
             openstack = self.openstack()
             work["openstack"] = lambda: openstack.up()
-        failed: dict[str, BaseException] = {}
-
-        def run(name: str) -> None:
-            try:
-                work[name]()
-            except (Exception, SystemExit) as e:  # told below, by the thread that the user sees
-                failed[name] = e
-
-        threads = [threading.Thread(target=run, args=(name,), daemon=True) for name in work]
-        for t in threads:
-            t.start()
-        for t in threads:
-            t.join()
+        with ThreadPoolExecutor(len(PARTS)) as pool:
+            jobs = {name: pool.submit(start) for name, start in work.items()}
         self.write_env()
-        for name, e in failed.items():
-            if isinstance(e, LabError):
+        for name, job in jobs.items():
+            try:
+                job.result()
+            except LabError as e:
                 raise LabError(f"{name}: {e}") from e
-            raise e
 
     def env(self) -> dict[str, str]:
         """The environment of clients, of the parts that run."""
@@ -120,7 +110,7 @@ def main(argv: list[str] | None = None) -> int:
         if args.command == "up":
             lab.up(parts, args.model)
             path = lab.place.state / "env.sh"
-            shown = path.relative_to(ROOT) if path.is_relative_to(ROOT) else path
+            shown = path.relative_to(BUILD.parent) if path.is_relative_to(BUILD.parent) else path
             for row in lab.status(parts):
                 print(*row)
             print(f"source {shown}")

@@ -12,13 +12,17 @@ import secrets
 import signal
 import socket
 import subprocess
+import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Callable, Mapping, Sequence
 
 ROOT = Path(__file__).resolve().parents[2]
-BUILD = ROOT / "build"
+# Tests run from the staged copy of the tree, build/<stage>/ansible_collections/ferry/vmware: what is built there belongs
+# into the same build/ as what the checkout builds.
+_STAGED = ROOT.parts[-3:] == ("ansible_collections", "ferry", "vmware") and ROOT.parents[3].name == "build"
+BUILD = ROOT.parents[3] if _STAGED else ROOT / "build"
 
 
 class LabError(Exception):
@@ -39,7 +43,7 @@ class Place:
         if not text.isdigit() or not 1024 <= int(text) <= 65000:
             raise LabError(f"FERRY_LAB_BASE is {text!r}: a port from 1024 to 65000 is wanted")
         state = Path(os.environ.get("FERRY_LAB_DIR") or BUILD / "lab")
-        return cls(state if state.is_absolute() else ROOT / state, int(text))
+        return cls(state if state.is_absolute() else BUILD.parent / state, int(text))
 
     @property
     def password_file(self) -> Path:
@@ -127,7 +131,8 @@ class Process:
             )
         start = started_at(child.pid)
         write_private(self.pid_file, json.dumps({"pid": child.pid, "start": start}) + "\n")
-        # Without a wait the child would stay a zombie while this Python lives, which started_at() reads as gone: good.
+        # It outlives us; should it end before, this thread keeps it from staying a zombie.
+        threading.Thread(target=child.wait, daemon=True).start()
 
     def wait_ready(self, ready: Callable[[], bool], timeout: float) -> None:
         """Wait until ready() (seconds); a process that has died or is late is an error with the end of its log."""

@@ -5,17 +5,17 @@
 """Recipes for raw disk images with real file systems, made without root and without mounting.
 
 A recipe is data; its image is cached in build/disks under a hash of the recipe and of the code that makes it. UUIDs, seeds
-and times are fixed, so two machines get the same files; a few bytes of ext4 (the change times of inodes) are not under our
-control, so compare files, or the image with itself, never the images of two machines.
+and times are fixed: with the same e2fsprogs the ext4 and FAT images are the same byte for byte. Not so xfs, whose inode
+times are those of the clock: there compare files, or an image with itself.
 """
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import hashlib
 import os
 import random
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -185,6 +185,12 @@ def _ext4(image: Path, part: Part, name: str, work: Path) -> None:
     options = f"offset={part.start},hash_seed={_ident('hash ' + ident)},lazy_itable_init=0,lazy_journal_init=0,root_owner=0:0"
     argv = [mkfs, "-q", "-F", "-b", "4096", "-L", part.label[:16], "-U", ident, "-E", options, "-d", str(work)]
     _run([*argv, str(image), f"{part.size // 1024}k"])
+    # mkfs takes over each file's change time, which nobody can set on the way in: debugfs sets it in the image.
+    debugfs = need("debugfs", "e2fsprogs", "sets the times in the lab's ext4 file systems")
+    commands = work.parent / "commands"
+    names = ["", *(str(p.relative_to(work)) for p in sorted(work.rglob("*")))]
+    commands.write_text("".join(f'sif "/{n}" ctime @{TIME}\n' for n in names), encoding="utf-8")
+    _run([debugfs, "-w", "-f", str(commands), f"{image}?offset={part.start}"])
 
 
 def _xfs(image: Path, part: Part, name: str, work: Path) -> None:
@@ -228,10 +234,10 @@ def _make(name: str, recipe: Recipe, image: Path, work: Path) -> None:
         _write_tree(part.tree, tree)
         make: dict[str, Callable[[Path, Part, str, Path], None]] = {"ext4": _ext4, "xfs": _xfs}
         make[part.kind](image, part, name, tree)
-    entries = [
-        partitions.Entry(p.start // 512, p.size // 512, partitions.GPT_ESP if p.kind == "fat" else partitions.GPT_LINUX, _ident(f"{name} part {p.label}"), p.label)
-        for p in recipe.parts
-    ]
+    entries = []
+    for p in recipe.parts:
+        kind = partitions.GPT_ESP if p.kind == "fat" else partitions.GPT_LINUX
+        entries.append(partitions.Entry(p.start // 512, p.size // 512, kind, _ident(f"{name} part {p.label}"), p.label))
     with open(image, "r+b") as f:
         if recipe.table == "mbr":
             partitions.write_mbr(f, _ident(name).int & 0xFFFFFFFF, entries)
@@ -240,11 +246,29 @@ def _make(name: str, recipe: Recipe, image: Path, work: Path) -> None:
         f.truncate(recipe.size)
 
 
-def _punch(image: Path) -> None:
-    """Make long runs of zeroes holes again: mkfs writes some."""
-    fallocate = shutil.which("fallocate")
-    if fallocate:
-        subprocess.run([fallocate, "--dig-holes", str(image)], capture_output=True, check=False)
+def _sparse_copy(src: Path, dst: Path) -> None:
+    """Copy what is not zero, in blocks of 4 KiB: mkfs writes and reserves zeroes, which shall be holes."""
+    block, big = 4096, MIB
+    zero_block, zero_big = bytes(block), bytes(big)
+    with open(src, "rb") as i, open(dst, "wb") as o:
+        size = os.fstat(i.fileno()).st_size
+        at = 0
+        while at < size:
+            try:
+                at = os.lseek(i.fileno(), at, os.SEEK_DATA) // big * big
+            except OSError as e:
+                if e.errno == errno.ENXIO:  # only a hole is left
+                    break
+                raise
+            data = os.pread(i.fileno(), big, at)
+            if data != zero_big[: len(data)]:
+                for offset in range(0, len(data), block):
+                    part = data[offset : offset + block]
+                    if part != zero_block[: len(part)]:
+                        o.seek(at + offset)
+                        o.write(part)
+            at += big
+        o.truncate(size)
 
 
 def build(name: str) -> Path:
@@ -266,9 +290,10 @@ def build(name: str) -> Path:
         with tempfile.TemporaryDirectory(dir=CACHE, prefix=f".{name}-") as temp:
             new = Path(temp) / "image"
             _make(name, recipe, new, Path(temp))
-            _punch(new)
-            os.chmod(new, 0o444)
-            os.replace(new, image)
+            sparse = Path(temp) / "sparse"
+            _sparse_copy(new, sparse)
+            os.chmod(sparse, 0o444)
+            os.replace(sparse, image)
         for old in CACHE.glob(f"{name}-*.raw"):
             if old != image:
                 old.unlink()

@@ -86,7 +86,8 @@ class Fat16:
                 if len(raw) > PER_CLUSTER * SECTOR:
                     raise ValueError(f"folder {folder} has too many entries")
                 self.data[place[folder] - 2] = raw.ljust(PER_CLUSTER * SECTOR, b"\0")
-        boot = b"\xeb\x3c\x90FERRYLAB" + struct.pack("<HBHBHHBHHHII", SECTOR, PER_CLUSTER, 1, 2, ROOT_ENTRIES, 0, 0xF8, self.fat_sectors, 63, 255, 0, self.sectors)
+        geometry = (SECTOR, PER_CLUSTER, 1, 2, ROOT_ENTRIES, 0, 0xF8, self.fat_sectors, 63, 255, 0, self.sectors)
+        boot = b"\xeb\x3c\x90FERRYLAB" + struct.pack("<HBHBHHBHHHII", *geometry)
         boot += struct.pack("<BBBI11s8s", 0x80, 0, 0x29, self.serial, self.label.upper().encode().ljust(11)[:11], b"FAT16   ")
         fat = struct.pack(f"<{len(self.fat)}H", *self.fat).ljust(self.fat_sectors * SECTOR, b"\0")
         f.seek(offset)

@@ -160,7 +160,9 @@ def check(data: Any, folder: Path) -> dict[str, Any]:
             "behaviour": (_dict, dict),
         },
     )
-    model["clusters"] = [c.take(f"cluster {i}", x, {"name": (_text, _NEEDED), "hosts": (_list, list)}) for i, x in enumerate(model["clusters"])]
+    model["clusters"] = [
+        c.take(f"cluster {i}", x, {"name": (_text, _NEEDED), "hosts": (_list, list)}) for i, x in enumerate(model["clusters"])
+    ]
     hosts = [h for x in model["clusters"] for h in x["hosts"]] + model["standalone_hosts"]
     if not hosts:
         c.errors.append("model: there is no host")
@@ -259,7 +261,9 @@ def _made_mac(name: str, i: int) -> str:
     return f"00:50:56:{b[0] & 0x3F:02x}:{b[1]:02x}:{b[2]:02x}"
 
 
-def _disk(c: _Checker, where: str, data: Any, vm: dict[str, Any], taken: set[tuple[str, int, int]], stores: dict[str, Any], folder: Path) -> dict[str, Any]:
+def _disk(
+    c: _Checker, where: str, data: Any, vm: dict[str, Any], taken: set[tuple[str, int, int]], stores: dict[str, Any], folder: Path
+) -> dict[str, Any]:
     disk = c.take(
         where,
         data,

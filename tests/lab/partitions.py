@@ -44,17 +44,23 @@ def write_mbr(f: BinaryIO, signature: int, entries: Sequence[Entry]) -> None:
 def write_gpt(f: BinaryIO, disk: uuid.UUID, sectors: int, entries: Sequence[Entry]) -> None:
     """Write a GPT with its protective MBR and its backup at the end (UEFI specification 2.10, chapter 5.3)."""
     raw = b"".join(
-        e.kind.bytes_le + e.guid.bytes_le + struct.pack("<QQQ", e.start, e.start + e.sectors - 1, 0) + e.name.encode("utf-16-le").ljust(72, b"\0")
+        e.kind.bytes_le
+        + e.guid.bytes_le
+        + struct.pack("<QQQ", e.start, e.start + e.sectors - 1, 0)
+        + e.name.encode("utf-16-le").ljust(72, b"\0")
         for e in entries
     ).ljust(128 * 128, b"\0")
     last = sectors - 1
 
     def header(here: int, there: int, table: int) -> bytes:
-        fields = struct.pack("<8s4sIIIQQQQ16sQIII", b"EFI PART", b"\0\0\1\0", 92, 0, 0, here, there, 34, last - 33, disk.bytes_le, table, 128, 128, zlib.crc32(raw))
+        layout = (here, there, 34, last - 33, disk.bytes_le, table, 128, 128, zlib.crc32(raw))
+        fields = struct.pack("<8s4sIIIQQQQ16sQIII", b"EFI PART", b"\0\0\1\0", 92, 0, 0, *layout)
         return (fields[:16] + struct.pack("<I", zlib.crc32(fields)) + fields[20:]).ljust(SECTOR, b"\0")
 
     f.seek(0)
-    f.write(b"\0" * 446 + struct.pack("<B3sB3sII", 0, b"\0\2\0", 0xEE, b"\xff\xff\xff", 1, min(last, 0xFFFFFFFF)) + b"\0" * 48 + b"\x55\xaa")
+    f.write(
+        b"\0" * 446 + struct.pack("<B3sB3sII", 0, b"\0\2\0", 0xEE, b"\xff\xff\xff", 1, min(last, 0xFFFFFFFF)) + b"\0" * 48 + b"\x55\xaa"
+    )
     f.write(header(1, last, 2) + raw)
     f.seek((last - 32) * SECTOR)
     f.write(raw + header(last, 1, last - 32))

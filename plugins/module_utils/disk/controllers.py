@@ -44,7 +44,8 @@ CONTROLLERS: tuple[Controller, ...] = (
     Controller("lsisas1068", ("VirtualLsiLogicSASController",), "lsisas1068", "lsiLogicsas", "scsi", "lsisas1068"),
     Controller("pvscsi", ("ParaVirtualSCSIController",), "pvscsi", "paraVirtual", "scsi", "vmpvscsi"),
     Controller("sata", ("VirtualAHCIController", "VirtualSATAController"), None, None, "sata"),
-    Controller("nvme", ("VirtualNVMEController",), None, None, "nvme"),
+    # Nova has no NVMe bus; virtio is its fastest.
+    Controller("nvme", ("VirtualNVMEController",), None, None, "virtio"),
 )
 
 #: Controllers that a VMDK can name: the choices of C(adapter_type).

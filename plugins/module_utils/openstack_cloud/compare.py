@@ -4,7 +4,7 @@
 
 """What is not made yet (todo) and what was altered since (drift), in one VM's entry of a plan. Pure.
 
-Beside the two lists, which people read, every volume, port and server gets an C(update): what a task has to set. It is empty
+Beside the two lists, which people read, every volume, port and server gets an C(changes): what a task has to set. It is empty
 where nothing is to do, so that no module is called for it.
 """
 
@@ -30,13 +30,13 @@ PASSING = ("BUILD", "REBUILD", "REBOOT", "HARD_REBOOT")
 
 
 def compare(entry: dict[str, Any]) -> None:
-    """Fill C(todo), C(drift), C(copy) and each C(update) of the entry."""
+    """Fill C(todo), C(drift), C(to_copy) and each C(changes) of the entry."""
     for volume in entry["volumes"]:
         _volume(entry, volume)
     for port in entry["ports"]:
         _port(entry, port)
     _server(entry)
-    entry["copy"] = [v["disk"] for v in entry["volumes"] if v["state"] != "complete"]
+    entry["to_copy"] = [v["disk"] for v in entry["volumes"] if v["state"] != "complete"]
     entry["changed"] = bool(entry["todo"] or entry["drift"])
 
 
@@ -46,7 +46,7 @@ def _note(entry: dict[str, Any], where: str, kind: str, what: str, is_: Any, sho
 
 def _volume(entry: dict[str, Any], volume: dict[str, Any]) -> None:
     update: dict[str, Any] = {}
-    volume["update"] = update
+    volume["changes"] = update
     found = volume["found"]
     what = f"volume {volume['name']} of {volume['label']}"
     facts = {"id": volume["id"], "disk": volume["disk"]}
@@ -91,7 +91,7 @@ def _volume(entry: dict[str, Any], volume: dict[str, Any]) -> None:
 
 def _port(entry: dict[str, Any], port: dict[str, Any]) -> None:
     update: dict[str, Any] = {}
-    port["update"] = update
+    port["changes"] = update
     found = port["found"]
     server = entry["server"]
     what = f"port {port['name']} on {port['network']}"
@@ -129,7 +129,7 @@ def _port(entry: dict[str, Any], port: dict[str, Any]) -> None:
 def _server(entry: dict[str, Any]) -> None:
     server = entry["server"]
     update: dict[str, Any] = {}
-    server["update"] = update
+    server["changes"] = update
     found = server["found"]
     what = f"server {server['name']}"
     if found is None or server["replace"]:
@@ -160,7 +160,7 @@ def _server(entry: dict[str, Any]) -> None:
     elif missing:
         update["attach_volumes"] = [v["disk"] for v in missing]
         drift("volumes", [v["disk"] for v in entry["volumes"] if v not in missing], [v["disk"] for v in entry["volumes"]])
-    if any(p["update"] or not p["found"] or p["found"]["device_id"] != server["id"] for p in entry["ports"]):
+    if any(p["changes"] or not p["found"] or p["found"]["device_id"] != server["id"] for p in entry["ports"]):
         update["ports"] = True
     kept = {v["id"] for v in entry["volumes"]}
     for volume in found["deleted_with_server"]:

@@ -20,7 +20,7 @@ from .target import read_target
 SHOWN = 20
 
 
-def plan_wave(params: Mapping[str, Any], *, diff: bool = False) -> dict[str, Any]:
+def plan_wave(params: Mapping[str, Any]) -> dict[str, Any]:
     """Read the target and plan the landing of C(vms). Changes nothing.
 
     :raises BadInput: there are errors and C(fail) is set; its C(partial) has the whole plan.
@@ -32,8 +32,6 @@ def plan_wave(params: Mapping[str, Any], *, diff: bool = False) -> dict[str, Any
     zone = bool(options.availability_zone) or any((vm.get("options") or {}).get("availability_zone") for vm in vms)
     target = read_target(connect(params), sources=sources, networks=networks, port_names=port_names, zone=zone)
     result: dict[str, Any] = {"changed": False, **plan(vms, target, options)}
-    if diff:
-        result["diff"] = [_diff(e) for e in result["vms"] if e["todo"] or e["drift"]]
     if result["errors"] and params.get("fail", True):
         lines = [e["text"] for e in result["errors"]]
         more = f" … and {len(lines) - SHOWN} more" if len(lines) > SHOWN else ""
@@ -47,16 +45,6 @@ def plan_wave(params: Mapping[str, Any], *, diff: bool = False) -> dict[str, Any
         error.message = error.message[:-1] + ": " + "; ".join(lines[:SHOWN]) + more
         raise error
     return result
-
-
-def _diff(entry: Mapping[str, Any]) -> dict[str, Any]:
-    rows = [*entry["todo"], *entry["drift"]]
-    return {
-        "before_header": f"{entry['name']} in OpenStack, now",
-        "after_header": f"{entry['name']} in OpenStack, as planned",
-        "before": {r["what"]: r["is"] for r in rows},
-        "after": {r["what"]: r["should"] for r in rows},
-    }
 
 
 def ensure_ports(params: Mapping[str, Any], *, check: bool = False) -> dict[str, Any]:

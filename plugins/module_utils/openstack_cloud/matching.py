@@ -52,8 +52,12 @@ class Known:
         if tagged:
             held = {v["id"] for v in self._held}
             return sorted(tagged, key=lambda v: (v["id"] not in held, volume_state(v) != "complete", str(v.get("created_at")), v["id"]))[0]
-        known = [*self._held, *(v for v in self._volumes if not _metadata(v).get(DISK))]
-        return next((v for v in known if v.get("name") == name and str(_metadata(v).get(DISK, key)) == key), None)
+        untagged = [v for v in self._held if not _metadata(v).get(SOURCE)]
+        for v in untagged:
+            if str(_metadata(v).get(DISK)) == key:
+                return v
+        named = [v for v in (*untagged, *self._volumes) if v.get("name") == name and not _metadata(v).get(DISK)]
+        return named[0] if named else None
 
     def spare_volumes(self, keys: Collection[str]) -> list[str]:
         """Ids of volumes tagged as this VM's whose disk is none of C(keys)."""

@@ -52,8 +52,8 @@ def ensure(conn: Any, server: str | None, ports: Sequence[Mapping[str, Any]], *,
             before[row["id"]] = {k: row.get(k) for k in changes}
             after[row["id"]] = changes
     if after and not check:
-        _apply(conn, server, rows, bodies, tags, taken_off)
-        rows = [get(conn, "network", f"/ports/{row['id']}", step="read a port")["port"] for row in rows]
+        ids = _apply(conn, server, rows, bodies, tags, taken_off)
+        rows = [get(conn, "network", f"/ports/{i}", step="read a port")["port"] for i in ids]
     return {"changed": bool(after), "before": before, "after": after, "ports": [_shown(r) for r in rows]}
 
 
@@ -93,22 +93,48 @@ def _apply(
     bodies: Sequence[Mapping[str, Any]],
     tags: Sequence[list[str] | None],
     taken_off: Sequence[int],
-) -> None:
+) -> list[str]:
+    """Do it; the ports' ids, which may be new ones."""
+    ids = [str(row["id"]) for row in rows]
     for index in taken_off:
-        path = f"/servers/{server}/os-interface/{rows[index]['id']}"
-        call(conn, "compute", "DELETE", path, step="take a port off the server", allow=(404,))
+        call(conn, "compute", "DELETE", f"/servers/{server}/os-interface/{ids[index]}", step="take a port off the server", allow=(404,))
     for index in taken_off:
-        _wait(conn, rows[index]["id"], "")
+        _wait(conn, ids[index], "")
     for index, row in enumerate(rows):
+        wanted_tags = tags[index]
         if bodies[index]:
-            call(conn, "network", "PUT", f"/ports/{row['id']}", step="change the port", body={"port": bodies[index]})
-        if tags[index] is not None:
-            call(conn, "network", "PUT", f"/ports/{row['id']}/tags", step="tag the port", body={"tags": tags[index]})
+            path = f"/ports/{ids[index]}"
+            may_not = (403,) if "mac_address" in bodies[index] else ()
+            answer = call(conn, "network", "PUT", path, step="change the port", body={"port": dict(bodies[index])}, allow=may_not)
+            if answer.status_code == 403:
+                ids[index] = _replace(conn, row, bodies[index])
+                wanted_tags = wanted_tags if wanted_tags is not None else sorted(row.get("tags") or ())
+        if wanted_tags is not None:
+            call(conn, "network", "PUT", f"/ports/{ids[index]}/tags", step="tag the port", body={"tags": wanted_tags})
     for index, row in enumerate(rows):
         if server and (index in taken_off or not row.get("device_id")):
-            body = {"interfaceAttachment": {"port_id": row["id"]}}
+            body = {"interfaceAttachment": {"port_id": ids[index]}}
             call(conn, "compute", "POST", f"/servers/{server}/os-interface", step="attach the port to the server", body=body)
-            _wait(conn, row["id"], server)
+            _wait(conn, ids[index], server)
+    return ids
+
+
+def _replace(conn: Any, row: Mapping[str, Any], body: Mapping[str, Any]) -> str:
+    """A new port in the place of C(row), with what C(body) changes; its id.
+
+    By default Neutron lets only an admin change a MAC, but the owner of a network choose one for a new port. Addresses are
+    kept, so the old port goes first; a run that is killed in between finds the port absent and makes it.
+    """
+    kept = ("name", "network_id", "security_groups", "description", "admin_state_up", "allowed_address_pairs", "port_security_enabled")
+    new = {k: row[k] for k in kept if row.get(k) is not None}
+    new["fixed_ips"] = [{"subnet_id": f["subnet_id"], "ip_address": f["ip_address"]} for f in row.get("fixed_ips") or ()]
+    call(conn, "network", "DELETE", f"/ports/{row['id']}", step="replace the port", allow=(404,))
+    try:
+        made = call(conn, "network", "POST", "/ports", step="replace the port", body={"port": {**new, **body}})
+    except ServerError as e:
+        e.add(left=f"the port {bounded(row.get('name'), 80)} is gone; the next run makes it")
+        raise
+    return str(made.json()["port"]["id"])
 
 
 def _wait(conn: Any, port: str, device: str) -> None:

@@ -373,7 +373,7 @@ def set_image_metadata(conn: Any, volume_id: str, properties: Mapping[str, str],
     if properties:
         _action(conn, volume_id, "os-set_image_metadata", {"metadata": dict(properties)}, "set the volume's image properties")
     for key in unset:
-        _action(conn, volume_id, "os-unset_image_metadata", {"key": key}, "remove an image property of the volume")
+        _action(conn, volume_id, "os-unset_image_metadata", {"key": key}, "remove an image property of the volume", allow=(404,))
 
 
 def set_metadata(conn: Any, volume_id: str, metadata: Mapping[str, str], *, unset: tuple[str, ...] = ()) -> None:
@@ -391,8 +391,8 @@ def rename(conn: Any, volume_id: str, name: str) -> None:
     call(conn, "block_storage", "PUT", f"/volumes/{volume_id_of(volume_id)}", step="rename the volume", body=body)
 
 
-def _action(conn: Any, volume_id: str, action: str, body: Mapping[str, Any], step: str) -> None:
-    call(conn, "block_storage", "POST", f"/volumes/{volume_id_of(volume_id)}/action", step=step, body={action: dict(body)})
+def _action(conn: Any, volume_id: str, action: str, body: Mapping[str, Any], step: str, *, allow: tuple[int, ...] = ()) -> None:
+    call(conn, "block_storage", "POST", f"/volumes/{volume_id_of(volume_id)}/action", step=step, body={action: dict(body)}, allow=allow)
 
 
 @contextlib.contextmanager

@@ -181,6 +181,8 @@ def transport_error(e: BaseException, where: Endpoint, step: str) -> FerryError:
         )
     if isinstance(e, ssl.SSLError):
         return ServerError(f"{at} does not speak TLS as expected.", code="unreachable", step=step, said=e, host=where.host, port=where.port)
+    if type(e) is http.client.HTTPException:  # how pyVmomi says an HTTP status that is no SOAP
+        return ServerError(f"{at} answers with an HTTP error.", code="unreachable", step=step, said=e, host=where.host, port=where.port)
     broke = isinstance(e, (ConnectionResetError, BrokenPipeError, http.client.HTTPException))
     return ServerError(
         f"The connection to {at} broke." if broke else f"{at} cannot be reached.",

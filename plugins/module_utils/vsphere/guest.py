@@ -19,7 +19,6 @@ VM_PATHS = (
     "name",
     "parent",
     "parentVApp",
-    "availableField",
     "config.annotation",
     "config.bootOptions.bootOrder",
     "config.bootOptions.efiSecureBootEnabled",
@@ -59,6 +58,7 @@ AROUND_PATHS = {
     "Network": ("name",),
     "DistributedVirtualPortgroup": ("name", "key"),
     "OpaqueNetwork": ("name", "summary"),
+    "CustomFieldsManager": ("field",),
 }
 
 POWER = {"poweredOn": "on", "poweredOff": "off", "suspended": "suspended"}
@@ -95,8 +95,12 @@ def _network_names(rows: Iterable[Row]) -> dict[str, str]:
     return names
 
 
-def map_vm(row: Row, tree: Tree, networks: dict[str, str]) -> dict[str, Any]:
-    """The facts of one VM, as data that JSON can hold. Sizes of disks are in bytes, memory in MiB."""
+def map_vm(row: Row, tree: Tree, networks: dict[str, str], fields: Sequence[Any] = ()) -> dict[str, Any]:
+    """The facts of one VM. Sizes of disks are in bytes, memory in MiB.
+
+    :param networks: names by MoRef, port group key or opaque network id.
+    :param fields: the definitions of custom attributes.
+    """
     p = row.props
     devices = p.get("config.hardware.device") or ()
     host = p.get("runtime.host")
@@ -145,7 +149,7 @@ def map_vm(row: Row, tree: Tree, networks: dict[str, str]) -> dict[str, Any]:
         "change_tracking": bool(p.get("config.changeTrackingEnabled")),
         "consolidation_needed": bool(p.get("runtime.consolidationNeeded")),
         "snapshots": count_snapshots(p.get("snapshot")),
-        "custom_attributes": custom_attributes(p.get("availableField") or (), p.get("customValue") or ()),
+        "custom_attributes": custom_attributes(fields, p.get("customValue") or ()),
         "disks": disks,
         "nics": nics,
     }
@@ -171,10 +175,13 @@ def read_vms(session: Session, vms: Sequence[VmRef]) -> list[dict[str, Any]]:
     """Like vm_facts, with C(disks) and C(nics) as VmDisk and VmNic."""
     step = "read the VM"
     rows = of_objects(session, [vm.ref for vm in vms], {"VirtualMachine": VM_PATHS}, step=step, page=100)
-    around = of_objects(session, _around(rows), AROUND_PATHS, ancestors=True, step=step)
+    manager = session.content.customFieldsManager
+    refs = _around(rows) + ([manager] if manager is not None else [])
+    around = of_objects(session, refs, AROUND_PATHS, ancestors=True, step=step)
     tree = Tree([*around, *rows])
     networks = _network_names(around)
-    by_moref = {row.moref: map_vm(row, tree, networks) for row in rows}
+    fields = next((row.props.get("field") or () for row in around if row.kind == "CustomFieldsManager"), ())
+    by_moref = {row.moref: map_vm(row, tree, networks, fields) for row in rows}
     return [by_moref[vm.moref] for vm in vms if vm.moref in by_moref]
 
 

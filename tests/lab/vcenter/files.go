@@ -14,9 +14,12 @@ import (
 	"path/filepath"
 	"strings"
 	"syscall"
+	"time"
 
+	"github.com/vmware/govmomi/object"
 	"github.com/vmware/govmomi/simulator"
 	"github.com/vmware/govmomi/vim25/mo"
+	"github.com/vmware/govmomi/vim25/soap"
 	"github.com/vmware/govmomi/vim25/types"
 )
 
@@ -283,4 +286,64 @@ func (l *Lab) setLocks(vm *mo.VirtualMachine) {
 		return
 	}
 	l.locks.Set(vm.Self, l.topFiles(vm.Config.Hardware.Device))
+}
+
+// fixStorage makes the sizes true: a thin extent counts with what it occupies, a thick one with its capacity; the simulator
+// takes each file's length. Reference: VirtualMachineFileLayoutExFileInfo.size ("file size in bytes, commonly the amount of
+// space used"), VirtualMachineStorageSummary.committed and uncommitted.
+func (l *Lab) fixStorage(vm *mo.VirtualMachine) {
+	if vm.LayoutEx == nil || vm.Storage == nil {
+		return
+	}
+	thin := map[string]int64{} // extent to its disk's capacity
+	for _, d := range flatDisks(vm.Config.Hardware.Device) {
+		b := d.Backing.(*types.VirtualDiskFlatVer2BackingInfo)
+		if b.ThinProvisioned != nil && *b.ThinProvisioned {
+			thin[flatName(b.FileName)] = d.CapacityInBytes
+		}
+	}
+	usage := map[types.ManagedObjectReference]*types.VirtualMachineUsageOnDatastore{}
+	for i := range vm.LayoutEx.File {
+		f := &vm.LayoutEx.File[i]
+		var p object.DatastorePath
+		if !p.FromString(f.Name) {
+			continue
+		}
+		ds, ok := l.datastores[p.Datastore]
+		if !ok {
+			continue
+		}
+		u := usage[ds.Ref]
+		if u == nil {
+			u = &types.VirtualMachineUsageOnDatastore{Datastore: ds.Ref}
+			usage[ds.Ref] = u
+		}
+		if capacity, ok := thin[f.Name]; ok {
+			f.Size = allocated(l.localPath(f.Name))
+			f.UniqueSize = f.Size
+			u.Uncommitted += capacity - f.Size
+		}
+		u.Committed += f.Size
+		u.Unshared += f.Size
+	}
+	now := time.Now()
+	summary := &types.VirtualMachineStorageSummary{Timestamp: now}
+	vm.Storage.PerDatastoreUsage = nil
+	for _, ref := range vm.Datastore {
+		if u := usage[ref]; u != nil {
+			vm.Storage.PerDatastoreUsage = append(vm.Storage.PerDatastoreUsage, *u)
+			summary.Committed += u.Committed
+			summary.Uncommitted += u.Uncommitted
+			summary.Unshared += u.Unshared
+		}
+	}
+	vm.Storage.Timestamp = now
+	vm.Summary.Storage = summary
+}
+
+// RefreshStorageInfo is the simulator's, with true sizes. Reference: VirtualMachine.RefreshStorageInfo.
+func (v *VirtualMachine) RefreshStorageInfo(ctx *simulator.Context, req *types.RefreshStorageInfo) soap.HasFault {
+	res := v.VirtualMachine.RefreshStorageInfo(ctx, req)
+	v.lab.fixStorage(&v.VirtualMachine.VirtualMachine)
+	return res
 }

@@ -116,7 +116,7 @@ func run(path string) error {
 	case err = <-failed:
 	case <-stop:
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), 300*time.Millisecond)
 	defer cancel()
 	for _, s := range servers {
 		if s.Shutdown(ctx) != nil {

@@ -124,6 +124,7 @@ func (l *Lab) buildVM(ctx context.Context, v *VM) error {
 		return err
 	}
 	vm.RefreshStorageInfo(l.context(), &types.RefreshStorageInfo{This: vm.Self})
+	l.fixStorage(&vm.VirtualMachine)
 	full := v.GuestFullName
 	if full == "" {
 		full = guestNames[v.GuestID]

@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import os
+import random
 import secrets
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -23,10 +24,15 @@ UNIT = 1 << 20
 DEFAULT_HW_VERSION = 4
 DEFAULT_ADAPTER = "lsilogic"
 _ZERO_UNIT = bytes(UNIT)
+#: Units that a prediction reads at most.
+SAMPLES = 384
 
 In = TypeVar("In")
 Out = TypeVar("Out")
+#: Called with (bytes done, capacity); what it raises stops the work.
 Progress = Callable[[int, int], None]
+#: The same, with the name of the phase before them.
+Phases = Callable[[str, int, int], None]
 
 
 class Writer(Protocol):
@@ -94,6 +100,11 @@ class Unit:
     length: int
     ranges: tuple[tuple[int, int], ...]
 
+    @property
+    def data(self) -> int:
+        """Bytes of data in it."""
+        return sum(length for _start, length in self.ranges)
+
 
 def units(source: Source) -> Iterator[Unit]:
     """The units of C(source) that hold data, ascending."""
@@ -130,6 +141,26 @@ def read_unit(source: Source, unit: Unit) -> bytes:
     for start, length in unit.ranges:
         out[start - unit.offset : start - unit.offset + length] = source.read(start, length)
     return bytes(out)
+
+
+def estimate(source: Source, size: Callable[[Unit, bytes], int], samples: int = SAMPLES) -> tuple[int, int]:
+    """(bytes of data in C(source), sum of C(size) over its units), the latter from at most C(samples) of them.
+
+    Reservoir sampling: one pass over the extents, memory for the samples alone. Seeded, so that two calls agree.
+    """
+    rng = random.Random(source.capacity)
+    kept: list[Unit] = []
+    count = total = 0
+    for unit in units(source):
+        count += 1
+        total += unit.data
+        if len(kept) < samples:
+            kept.append(unit)
+        elif (slot := rng.randrange(count)) < samples:
+            kept[slot] = unit
+    if not kept:
+        return 0, 0
+    return total, sum(size(u, read_unit(source, u)) for u in kept) * count // len(kept)
 
 
 def is_zero(data: bytes) -> bool:

@@ -10,17 +10,18 @@ What is written appears whole or not at all. A dest that already is what was ask
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import os
 import time
 from dataclasses import dataclass
-from typing import Any, Iterable, Iterator
+from typing import Any, Callable, Iterable, Iterator
 
-from ..controllers import by_name
+from ..controllers import by_name, find
 from ..digest import DigestMap
 from ..errors import BadInput, FerryError, SinkError, SourceError, VmdkError
 from ..model import SECTOR, Source
-from .base import DEFAULT_ADAPTER, DEFAULT_HW_VERSION, Identity, Progress, Writer, cores
+from .base import DEFAULT_ADAPTER, DEFAULT_HW_VERSION, UNIT, Identity, Phases, Progress, Writer, cores
 from .compress import deflater
 from .descriptor import is_descriptor, parse
 from .files import RawFile
@@ -30,7 +31,7 @@ from .reader import Disk, open_disk, open_raw, sniff
 from .size import predict, store
 from .sparse_writer import SparseWriter
 from .staging import Staging, flat_name, removing
-from .stream_writer import StreamWriter, chunks
+from .stream_writer import chunks, write_stream
 from .structs import MAX_DESCRIPTOR, unpack_header
 
 #: What can be written, as the option C(format) names it.
@@ -71,15 +72,22 @@ def kind_of(path: str) -> str:
 
 
 @contextlib.contextmanager
-def opened(path: str, staging: Staging | None, *, allow_extents: Iterable[str] = (), kind: str | None = None) -> Iterator[Disk]:
-    """C(path) as a disk. A qcow2 image is made raw first, in a temporary file of C(staging)."""
+def opened(
+    path: str,
+    staging: Staging | None,
+    *,
+    allow_extents: Iterable[str] = (),
+    kind: str | None = None,
+    tick: Callable[[], None] | None = None,
+) -> Iterator[Disk]:
+    """C(path) as a disk. A qcow2 image is made raw first, in a temporary file of C(staging), while C(tick) is called."""
     kind = kind or kind_of(path)
     if kind == "qcow2":
         check_qcow2(path)
         if staging is None:
             raise BadInput("A qcow2 image needs a place to be unpacked.", disk=path)
-        with removing(staging.temporary(f"raw{abs(hash(path)) % 1000}")) as raw:
-            qcow2_to_raw(path, raw)
+        with removing(staging.temporary("dest" if path == staging.dest else "src")) as raw:
+            qcow2_to_raw(path, raw, tick)
             with open_raw(raw) as disk:
                 disk.info.format = "qcow2"
                 yield disk
@@ -109,7 +117,7 @@ def convert(
     checksum: str | None = None,
     allow_extents: Iterable[str] = (),
     force: bool = False,
-    progress: Progress | None = None,
+    progress: Phases | None = None,
     check: bool = False,
 ) -> dict[str, Any]:
     """Convert the disk C(src) to C(dest).
@@ -122,7 +130,8 @@ def convert(
     :param checksum: sha256, to get the SHA-256 of the whole disk too.
     :param allow_extents: files or folders outside the descriptor's folder that C(src) may name.
     :param force: convert in any case, and over a dest that is another disk or no disk at all.
-    :param progress: called with (bytes done, capacity).
+    :param progress: called with (phase, bytes done, capacity); the phase is unpack, compare, convert or pack. What it
+        raises stops the work.
     :param check: only say what would happen; C(bytes_out) is then predicted within about 5 %.
     :returns: changed, create_type, capacity, bytes_in (data read), bytes_out (stored), digest, seconds, and with
         C(checksum) its value. With C(check), digest is None where dest would be written.
@@ -133,32 +142,13 @@ def convert(
         raise BadInput(f"checksum is {checksum}, it can be sha256.")
     if threads is not None and not 1 <= threads <= 256:
         raise BadInput(f"threads is {threads}, it must be from 1 to 256.")
-    allow = list(allow_extents)
-    with Staging(dest) as staging, opened(src, staging, allow_extents=allow) as source:
-        _apart(source, src, staging)
-        if wanted.format not in _PLAIN and source.capacity % SECTOR:
-            raise BadInput(f"A VMDK has whole sectors; the source has {source.capacity} bytes.", disk=src)
-        identity = Identity(
-            name=staging.name,
-            adapter_type=wanted.adapter_type or _known_adapter(source) or DEFAULT_ADAPTER,
-            hw_version=wanted.hw_version or source.info.hw_version or DEFAULT_HW_VERSION,
-        )
-        hasher = hashlib.sha256() if checksum else None
-        result: dict[str, Any] = {"create_type": wanted.format, "capacity": source.capacity}
-        found = None if force else _existing(staging, source, wanted, identity, threads, hasher, progress)
-        if found is not None:
-            result.update(found, changed=False)
-        elif check:
-            bytes_in, bytes_out = predict(source, wanted.format, thin=wanted.thin, level=wanted.level)
-            result.update(changed=True, bytes_in=bytes_in, bytes_out=bytes_out, digest=None)
-            hasher = None
-        else:
-            hasher = hashlib.sha256() if checksum else None
-            result.update(_write(source, staging, wanted, identity, threads or cores(), hasher, progress), changed=True)
-            if any(file.changed() for file in source.files()):
-                raise SourceError("The source was changed while it was read; dest is not to be trusted.", disk=src, left=dest)
-        if hasher is not None:
-            result["checksum"] = f"{checksum}:{hasher.hexdigest()}"
+    tick = None if progress is None else functools.partial(progress, "unpack", 0, 0)
+    with (
+        Staging(dest, read_only=check and kind_of(src) != "qcow2" and format != "qcow2") as staging,
+        opened(src, staging, allow_extents=list(allow_extents), tick=tick) as source,
+    ):
+        job = _Job(source, src, staging, wanted, threads or cores(), checksum, progress)
+        result = job.run(check=check, force=force)
     result["seconds"] = round(time.monotonic() - began, 3)
     return result
 
@@ -178,117 +168,173 @@ def _wanted(format: str, adapter_type: str | None, hw_version: int | None, thin:
     return Wanted(format, name, hw_version, thin, level)
 
 
-def _known_adapter(source: Disk) -> str | None:
-    """The source's controller where a new VMDK can name it."""
-    try:
-        return by_name(source.info.adapter_type).name if source.info.adapter_type else None
-    except BadInput:
-        return None
+def _writable(adapter: str | None) -> str | None:
+    """The controller C(adapter) where a VMDK can name it, else None."""
+    controller = find(adapter) if adapter else None
+    return controller.name if controller and controller.ddb else None
 
 
-def _apart(source: Disk, src: str, staging: Staging) -> None:
-    """Refuse to write over the source."""
-    mine = {file.key for file in source.files()}
-    for path in (src, *(os.path.join(staging.folder, n) for n in (staging.name, flat_name(staging.name)))):
-        if path != src and os.path.exists(path):
-            info = os.stat(path)
-            if (info.st_dev, info.st_ino) in mine or os.path.samefile(path, src):
-                raise BadInput("dest would write over the source; name another file.", disk=staging.dest)
+class _Job:
+    """One conversion."""
 
+    def __init__(
+        self, source: Disk, src: str, staging: Staging, wanted: Wanted, threads: int, checksum: str | None, progress: Phases | None
+    ) -> None:
+        if wanted.format not in _PLAIN and source.capacity % SECTOR:
+            raise BadInput(f"A VMDK has whole sectors; the source has {source.capacity} bytes.", disk=src)
+        self.source = source
+        self.src = src
+        self.staging = staging
+        self.wanted = wanted
+        self.threads = threads
+        self.checksum = checksum
+        self.progress = progress
+        self.hasher: Any = None
+        self.identity = Identity(
+            name=staging.name,
+            adapter_type=wanted.adapter_type or _writable(source.info.adapter_type) or DEFAULT_ADAPTER,
+            hw_version=wanted.hw_version or source.info.hw_version or DEFAULT_HW_VERSION,
+        )
 
-def _existing(
-    staging: Staging, source: Disk, wanted: Wanted, identity: Identity, threads: int | None, hasher: Any, progress: Progress | None
-) -> dict[str, Any] | None:
-    """The result where dest already is what was asked for, None where it shall be written; BadInput where it is something else."""
-    if not os.path.exists(staging.dest):
-        return None
-    foreign = BadInput(
-        "dest exists and holds something else than this disk; it is not overwritten.", disk=staging.dest, next_command="set force: true to overwrite it"
-    )
-    try:
-        kind = wanted.format if wanted.format in _PLAIN else "vmdk"
-        with opened(staging.dest, staging, kind=kind) as there:
-            if there.capacity != source.capacity:
-                raise foreign
-            if kind == "vmdk":
-                says = there.info
-                if (says.create_type, says.adapter_type, says.hw_version) != (wanted.format, identity.adapter_type, identity.hw_version):
-                    return None
-            digest = digest_of(source, threads=threads, checksum=hasher, progress=progress)
-            if digest_of(there, threads=threads) != digest:
-                return None
-            stored = sum(min(f.allocated, f.size) for f in there.files())
-            return {"bytes_in": 0, "bytes_out": stored, "digest": digest}
-    except (VmdkError, SinkError) as e:
-        # Damaged: it is mended where what is left of it tells that it was this disk.
-        if _claims(staging.dest) == source.capacity:
+    def run(self, *, check: bool, force: bool) -> dict[str, Any]:
+        self._apart()
+        result: dict[str, Any] = {"create_type": self.wanted.format, "capacity": self.source.capacity}
+        found = None if force else self._existing()
+        if found is not None:
+            result.update(found, changed=False)
+        elif check:
+            bytes_in, bytes_out = predict(self.source, self.wanted.format, thin=self.wanted.thin, level=self.wanted.level)
+            return {**result, "changed": True, "bytes_in": bytes_in, "bytes_out": bytes_out, "digest": None}
+        else:
+            result.update(self._write(), changed=True)
+        if self.hasher is not None:
+            result["checksum"] = f"{self.checksum}:{self.hasher.hexdigest()}"
+        return result
+
+    def _phase(self, name: str) -> Progress | None:
+        return None if self.progress is None else functools.partial(self.progress, name)
+
+    def _new_hasher(self) -> Any:
+        self.hasher = hashlib.sha256() if self.checksum else None
+        return self.hasher
+
+    def _apart(self) -> None:
+        """Refuse to write over the source."""
+        mine = {file.key for file in self.source.files()}
+        info = os.stat(self.src)
+        mine.add((info.st_dev, info.st_ino))
+        for name in (self.staging.name, flat_name(self.staging.name)):
+            path = os.path.join(self.staging.folder, name)
+            if os.path.exists(path):
+                info = os.stat(path)
+                if (info.st_dev, info.st_ino) in mine:
+                    raise BadInput("dest would write over the source; name another file.", disk=self.staging.dest)
+
+    def _existing(self) -> dict[str, Any] | None:
+        """The result where dest already is what was asked for, None where it is to be written; BadInput where it is something else."""
+        dest = self.staging.dest
+        if not os.path.exists(dest):
             return None
-        raise foreign from e
+        foreign = BadInput(
+            "dest exists and holds something else than this disk; it is not overwritten.",
+            disk=dest,
+            next_command="set force: true to overwrite it",
+        )
+        kind = self.wanted.format if self.wanted.format in _PLAIN else "vmdk"
+        try:
+            with opened(dest, self.staging, kind=kind) as there:
+                if there.capacity != self.source.capacity:
+                    raise foreign
+                says = (there.info.create_type, there.info.adapter_type, there.info.hw_version)
+                if kind == "vmdk" and says != (self.wanted.format, self.identity.adapter_type, self.identity.hw_version):
+                    return None
+                theirs = digest_of(there, threads=self.threads, progress=self._phase("compare"))
+                stored = sum(min(f.allocated, f.size) for f in there.files())
+        except (VmdkError, SinkError) as e:
+            # Damaged: it is mended where what is left of it tells that it was this disk.
+            if claimed_capacity(dest) == self.source.capacity:
+                return None
+            raise foreign from e
+        ours = digest_of(self.source, threads=self.threads, checksum=self._new_hasher(), progress=self._phase("compare"))
+        return {"bytes_in": 0, "bytes_out": stored, "digest": ours} if ours == theirs else None
 
+    def _write(self) -> dict[str, Any]:
+        temporary = self.staging.temporary("new")
+        pairs = [(temporary, self.staging.name)]
+        digest = DigestMap(self.source.capacity)
+        write = self._stream if self.wanted.format == "streamOptimized" else self._ranges
+        bytes_in, bytes_out = write(temporary, pairs, digest)
+        if any(file.changed() for file in self.source.files()):
+            raise SourceError(
+                "The source was changed while it was read.", disk=self.src, step="convert", next_command="the same command again"
+            )
+        self.staging.publish(pairs)
+        return {"bytes_in": bytes_in, "bytes_out": bytes_out, "digest": digest.disk_digest()}
 
-def _claims(path: str) -> int | None:
-    """The capacity in bytes that the damaged file at C(path) claims."""
-    file = RawFile(path, what="dest")
-    try:
-        head = file.read(0, min(MAX_DESCRIPTOR, file.size))
-        if is_descriptor(head):
-            return parse(head, path).capacity
-        return unpack_header(head, path).capacity
-    except FerryError:
-        return None
-    finally:
-        file.close()
+    def _stream(self, temporary: str, pairs: list[tuple[str, str]], digest: DigestMap) -> tuple[int, int]:
+        try:
+            with open(temporary, "xb", buffering=UNIT) as out:
+                done = write_stream(
+                    self.source,
+                    out,
+                    adapter_type=self.identity.adapter_type,
+                    hw_version=self.identity.hw_version,
+                    level=self.wanted.level,
+                    threads=self.threads,
+                    name=self.identity.name,
+                    digest=digest,
+                    checksum=self._new_hasher(),
+                    progress=self._phase("convert"),
+                )
+                sync(out.fileno(), temporary)
+        except OSError as e:
+            raise SinkError("The stream cannot be written.", disk=self.staging.dest, step="write", said=e.strerror) from e
+        return done["bytes_in"], done["bytes_out"]
 
-
-def _write(source: Disk, staging: Staging, wanted: Wanted, identity: Identity, threads: int, hasher: Any, progress: Progress | None) -> dict[str, Any]:
-    digest = DigestMap(source.capacity)
-    temporary = staging.temporary("new")
-    pairs = [(temporary, staging.name)]
-    bytes_in = 0
-    if wanted.format == "streamOptimized":
-        bytes_in, bytes_out = _write_stream(source, temporary, wanted, identity, threads, digest, hasher, progress)
-    else:
+    def _ranges(self, temporary: str, pairs: list[tuple[str, str]], digest: DigestMap) -> tuple[int, int]:
+        capacity = self.source.capacity
         writer: Writer
         raw = temporary
-        if wanted.format == "monolithicFlat":
-            flat = staging.temporary("flat")
-            writer = FlatWriter(temporary, flat, flat_name(staging.name), source.capacity, identity, thin=wanted.thin)
-            pairs.insert(0, (flat, flat_name(staging.name)))
-        elif wanted.format == "monolithicSparse":
-            writer = SparseWriter(temporary, source.capacity, identity)
+        if self.wanted.format == "monolithicFlat":
+            flat, name = self.staging.temporary("flat"), flat_name(self.staging.name)
+            writer = FlatWriter(temporary, flat, name, capacity, self.identity, thin=self.wanted.thin)
+            pairs.insert(0, (flat, name))
+        elif self.wanted.format == "monolithicSparse":
+            writer = SparseWriter(temporary, capacity, self.identity)
         else:
-            raw = temporary if wanted.format == "raw" else staging.temporary("raw")
-            writer = RawWriter(raw, source.capacity, thin=wanted.thin or wanted.format == "qcow2")
+            raw = temporary if self.wanted.format == "raw" else self.staging.temporary("raw")
+            writer = RawWriter(raw, capacity, thin=self.wanted.thin or self.wanted.format == "qcow2")
+        bytes_in = 0
         try:
             for unit, _stored in chunks(
-                source, lambda offset, data: store(writer, offset, data), threads=threads, digest=digest, checksum=hasher, progress=progress
+                self.source,
+                lambda offset, data: store(writer, offset, data),
+                threads=self.threads,
+                digest=digest,
+                checksum=self._new_hasher(),
+                progress=self._phase("convert"),
             ):
-                bytes_in += unit.length
+                bytes_in += unit.data
             writer.finish()
             bytes_out = writer.bytes_out
         finally:
             writer.close()
-        if wanted.format == "qcow2":
-            raw_to_qcow2(raw, temporary, threads=threads)
+        if self.wanted.format == "qcow2":
+            tick = None if self.progress is None else functools.partial(self.progress, "pack", capacity, capacity)
+            raw_to_qcow2(raw, temporary, threads=self.threads, tick=tick)
             bytes_out = os.path.getsize(temporary)
             with open(temporary, "rb") as done:
                 sync(done.fileno(), temporary)
-    staging.publish(pairs)
-    return {"bytes_in": bytes_in, "bytes_out": bytes_out, "digest": digest.disk_digest()}
+        return bytes_in, bytes_out
 
 
-def _write_stream(
-    source: Disk, path: str, wanted: Wanted, identity: Identity, threads: int, digest: DigestMap, hasher: Any, progress: Progress | None
-) -> tuple[int, int]:
-    bytes_in = 0
+def claimed_capacity(path: str) -> int | None:
+    """The capacity in bytes that the VMDK C(path), which cannot be opened, claims; None where it claims none."""
+    file = RawFile(path, what="dest")
     try:
-        with open(path, "xb", buffering=1 << 20) as out:
-            writer = StreamWriter(out, source.capacity, identity, level=wanted.level)
-            for unit, pack in chunks(source, writer.pack, threads=threads, digest=digest, checksum=hasher, progress=progress):
-                writer.emit(pack)
-                bytes_in += unit.length
-            writer.finish()
-            sync(out.fileno(), path)
-    except OSError as e:
-        raise SinkError("The stream cannot be written.", disk=path, step="write", said=e.strerror) from e
-    return bytes_in, writer.bytes_out
+        head = file.read(0, min(MAX_DESCRIPTOR, file.size))
+        return parse(head, path).capacity if is_descriptor(head) else unpack_header(head, path).capacity
+    except FerryError:
+        return None
+    finally:
+        file.close()

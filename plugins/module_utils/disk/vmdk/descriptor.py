@@ -138,7 +138,9 @@ def parse(data: bytes, where: str, *, offset: int = 0, embedded: bool = False) -
     body, nul, rest = text.partition("\0")
     if nul and rest.strip("\0"):
         if not embedded:
-            raise VmdkError("The descriptor holds binary data.", path=where, offset=offset + body.encode("utf-8", "surrogateescape").__len__())
+            raise VmdkError(
+                "The descriptor holds binary data.", path=where, offset=offset + body.encode("utf-8", "surrogateescape").__len__()
+            )
         problems.append("bytes follow the end of the embedded descriptor; they are ignored")
     lines = body.replace("\r\n", "\n").replace("\r", "\n").split("\n")
     first = next((line.strip() for line in lines if line.strip()), "")
@@ -158,7 +160,9 @@ def parse(data: bytes, where: str, *, offset: int = 0, embedded: bool = False) -
             pending.append((number, line))
         else:
             raise VmdkError(
-                "A line of the descriptor is neither comment, key nor extent." if not _LOOKS_LIKE_EXTENT.match(line) else "A broken extent line.",
+                "A line of the descriptor is neither comment, key nor extent."
+                if not _LOOKS_LIKE_EXTENT.match(line)
+                else "A broken extent line.",
                 path=where,
                 found=f"line {number}: {line[:80]}",
             )
@@ -219,7 +223,9 @@ def _extent(line: str, number: int, encoding: str | None, where: str) -> ExtentL
     assert found is not None
     access, size, kind, name, offset, extra = found.groups()
     if access.upper() not in ("RW", "RDONLY", "NOACCESS"):
-        raise VmdkError("Unknown access word in an extent line.", path=where, found=f"line {number}: {line[:80]}", expected="RW, RDONLY or NOACCESS")
+        raise VmdkError(
+            "Unknown access word in an extent line.", path=where, found=f"line {number}: {line[:80]}", expected="RW, RDONLY or NOACCESS"
+        )
     count = _number(size, "size", where, number, MAX_SECTORS)
     if name is None and kind.upper() != "ZERO":
         raise VmdkError("An extent line without a name.", path=where, found=f"line {number}: {line[:80]}")
@@ -285,7 +291,7 @@ def compose(
     for access, count, kind, name, offset in extents:
         lines.append(f'{access} {count} {kind} "{name}"' + ("" if offset is None else f" {offset}"))
     lines += ["", "# The Disk Data Base", "#DDB", "", f'ddb.adapterType = "{adapter_type}"']
-    for key, value in zip(("cylinders", "heads", "sectors"), geometry):
+    for key, value in zip(("cylinders", "heads", "sectors"), geometry, strict=True):
         lines.append(f'ddb.geometry.{key} = "{value}"')
     lines.append(f'ddb.longContentID = "{secrets.token_hex(12)}{cid:08x}"')
     if thin is not None:

@@ -21,7 +21,11 @@ class FlatExtent:
     def __init__(self, file: RawFile, offset: int, length: int) -> None:
         if offset + length > file.size:
             raise VmdkError(
-                "The flat extent is shorter than the descriptor says.", path=file.path, offset=offset, found=file.size, expected=offset + length
+                "The flat extent is shorter than the descriptor says.",
+                path=file.path,
+                offset=offset,
+                found=file.size,
+                expected=offset + length,
             )
         self.file = file
         self.offset = offset

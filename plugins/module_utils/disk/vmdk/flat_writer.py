@@ -108,7 +108,9 @@ class FlatWriter(RawWriter):
             finally:
                 os.close(fd)
         except OSError as e:
-            raise SinkError("The descriptor cannot be written.", disk=self.descriptor_path, step="write the descriptor", said=e.strerror) from e
+            raise SinkError(
+                "The descriptor cannot be written.", disk=self.descriptor_path, step="write the descriptor", said=e.strerror
+            ) from e
 
 
 def write_all(fd: int, data: bytes | memoryview, offset: int, path: str) -> None:

@@ -70,7 +70,9 @@ def check_grains(file: RawFile, header: SparseHeader, tables: Tables) -> None:
                 first_phase = phase
             elif phases is None:
                 if count > _MIXED:
-                    raise VmdkError("The grains do not lie on one raster.", path=file.path, offset=at * SECTOR, found=phase, expected=first_phase)
+                    raise VmdkError(
+                        "The grains do not lie on one raster.", path=file.path, offset=at * SECTOR, found=phase, expected=first_phase
+                    )
                 phases = array("H", [first_phase]) * count
         if phases is not None:
             phases[place] = phase
@@ -90,5 +92,8 @@ def check_grains(file: RawFile, header: SparseHeader, tables: Tables) -> None:
                 at = place * step + (first_phase if phases is None else phases[place])
                 if at < end and at + step > begin:
                     raise VmdkError(
-                        "A grain lies over the extent's own metadata.", path=file.path, offset=at * SECTOR, found=f"sectors {begin} to {end}"
+                        "A grain lies over the extent's own metadata.",
+                        path=file.path,
+                        offset=at * SECTOR,
+                        found=f"sectors {begin} to {end}",
                     )

@@ -13,6 +13,8 @@ import os
 import shutil
 import struct
 import subprocess
+import tempfile
+from typing import Callable
 
 from ..errors import BadInput, MissingLibrary, SinkError, VmdkError, bounded
 from .files import RawFile
@@ -20,7 +22,9 @@ from .structs import MAX_SECTORS
 
 _HEADER = struct.Struct(">4sIQIIQIIQQIIQ")
 _INCOMPATIBLE = struct.Struct(">Q")
-_DIRTY, _CORRUPT, _EXTERNAL = 1, 2, 4
+_CORRUPT, _EXTERNAL = 2, 4
+#: Seconds between two looks at whether the work is to stop.
+_TICK = 0.25
 
 
 def check_qcow2(path: str) -> int:
@@ -52,29 +56,47 @@ def check_qcow2(path: str) -> int:
     return int(size)
 
 
-def _run(arguments: list[str], path: str) -> None:
+def _run(arguments: list[str], path: str, tick: Callable[[], None] | None) -> None:
+    """Run qemu-img; C(tick) is called a few times a second, and what it raises ends the program too."""
     program = shutil.which("qemu-img")
     if program is None:
         raise MissingLibrary(
-            "qcow2 needs the program qemu-img on this machine.", next_command="apt install qemu-utils  (or: dnf install qemu-img)", library="qemu-img"
+            "qcow2 needs the program qemu-img on this machine.",
+            next_command="apt install qemu-utils  (or: dnf install qemu-img)",
+            library="qemu-img",
         )
-    done = subprocess.run([program, *arguments], stdin=subprocess.DEVNULL, capture_output=True, check=False)
-    if done.returncode:
-        raise SinkError("qemu-img failed.", disk=path, step="convert qcow2", said=bounded(done.stderr), returncode=done.returncode)
+    with (
+        tempfile.TemporaryFile() as said,
+        subprocess.Popen([program, *arguments], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=said) as child,
+    ):
+        try:
+            while True:
+                try:
+                    code = child.wait(_TICK)
+                    break
+                except subprocess.TimeoutExpired:
+                    if tick is not None:
+                        tick()
+        except BaseException:
+            child.kill()
+            raise
+        if code:
+            said.seek(0)
+            raise SinkError("qemu-img failed.", disk=path, step="convert qcow2", said=bounded(said.read(2000)), returncode=code)
 
 
-def qcow2_to_raw(path: str, raw: str) -> None:
+def qcow2_to_raw(path: str, raw: str, tick: Callable[[], None] | None = None) -> None:
     """Write the checked qcow2 image at C(path) to the new sparse raw file C(raw)."""
     capacity = check_qcow2(path)
     # An absolute path cannot be taken for a protocol ("nbd:...").
-    _run(["convert", "-f", "qcow2", "-O", "raw", os.path.abspath(path), os.path.abspath(raw)], path)
+    _run(["convert", "-f", "qcow2", "-O", "raw", os.path.abspath(path), os.path.abspath(raw)], path, tick)
     got = os.path.getsize(raw)
     if got != capacity + -capacity % 512:
         raise SinkError(f"qemu-img made {got} bytes of a disk of {capacity}.", disk=path, step="convert qcow2")
 
 
-def raw_to_qcow2(raw: str, path: str, *, threads: int = 1) -> None:
+def raw_to_qcow2(raw: str, path: str, *, threads: int = 1, tick: Callable[[], None] | None = None) -> None:
     """Write the raw disk C(raw) as the new qcow2 image C(path)."""
     if not os.path.isabs(raw):
         raise BadInput("An absolute path is needed.", disk=raw)
-    _run(["convert", "-f", "raw", "-O", "qcow2", "-W", "-m", str(min(max(threads, 1), 16)), raw, os.path.abspath(path)], path)
+    _run(["convert", "-f", "raw", "-O", "qcow2", "-W", "-m", str(min(max(threads, 1), 16)), raw, os.path.abspath(path)], path, tick)

@@ -12,9 +12,9 @@ from bisect import bisect_right
 from dataclasses import dataclass, field
 from typing import Any, Iterable, Iterator, Sequence
 
+from ..controllers import find
 from ..errors import VmdkError
 from ..model import SECTOR, Extent, merge
-from ..controllers import find
 from . import descriptor as text
 from .descriptor import Descriptor, ExtentLine
 from .files import Folder, RawFile
@@ -85,13 +85,15 @@ class Disk:
         return merge(self._shifted())
 
     def _shifted(self) -> Iterator[Extent]:
-        for start, part in zip(self._starts, self.parts):
+        for start, part in zip(self._starts, self.parts, strict=True):
             for e in part.extents():
                 yield Extent(start + e.start, e.length, e.kind)
 
     def read(self, offset: int, length: int) -> bytes:
         if offset < 0 or length < 0 or offset + length > self.capacity:
-            raise VmdkError("A read past the end of the disk.", path=self.info.path, found=offset + length, expected=f"at most {self.capacity}")
+            raise VmdkError(
+                "A read past the end of the disk.", path=self.info.path, found=offset + length, expected=f"at most {self.capacity}"
+            )
         if not length:
             return b""
         index = bisect_right(self._starts, offset) - 1
@@ -163,7 +165,7 @@ def open_disk(path: str, *, allow_extents: Iterable[str] = (), format: str = "vm
             return _open_descriptor(file, allow_extents)
         named = {"cowd": "A COWD delta (vmfsSparse)", "sesparse": "A SEsparse delta"}.get(kind)
         if named:
-            raise VmdkError(f"{named} is not a whole disk and is not supported yet.", path=path, offset=0)
+            raise VmdkError(f"{named} is not a whole disk and is not supported yet.", path=path, offset=0, code=UNSUPPORTED)
         hint = " It may be a flat extent: name its descriptor instead." if kind == "raw" and file.size >= 1 << 20 else ""
         raise VmdkError(
             f"Not a VMDK.{hint}",
@@ -177,16 +179,23 @@ def open_disk(path: str, *, allow_extents: Iterable[str] = (), format: str = "vm
         raise
 
 
-def _refuse(d: Descriptor, path: str) -> None:
+#: Code of errors about disks that are sound as far as one can see, but of a kind that is not read.
+UNSUPPORTED = "vmdk_unsupported"
+
+
+def refuse_kind(d: Descriptor, path: str) -> None:
     """Name what is not supported, before anything else is opened."""
+    what = None
     if d.encrypted:
-        raise VmdkError("The disk is encrypted; it has to be decrypted by vSphere first.", path=path)
-    if d.create_type in text.DEVICE_TYPES:
-        raise VmdkError(f"The disk is a raw device mapping ({d.create_type}); its data is on a device, not in files.", path=path)
-    if d.create_type in text.DELTA_TYPES or d.create_type == "vsanSparse":
-        raise VmdkError(f"The disk is a delta ({d.create_type}) and is not supported yet.", path=path)
-    if d.parent_cid != text.NO_PARENT:
-        raise VmdkError("The disk is a delta that hangs on a parent and is not supported yet.", path=path, found=f"parentCID={d.parent_cid:08x}")
+        what = "The disk is encrypted; it has to be decrypted by vSphere first."
+    elif d.create_type in text.DEVICE_TYPES:
+        what = f"The disk is a raw device mapping ({d.create_type}); its data is on a device, not in files."
+    elif d.create_type in text.DELTA_TYPES or d.create_type == "vsanSparse":
+        what = f"The disk is a delta ({d.create_type}) and is not supported yet."
+    elif d.parent_cid != text.NO_PARENT:
+        what = f"The disk is a delta that hangs on a parent (parentCID={d.parent_cid:08x}) and is not supported yet."
+    if what:
+        raise VmdkError(what, path=path, code=UNSUPPORTED)
 
 
 def fill(info: DiskInfo, d: Descriptor) -> None:
@@ -218,11 +227,13 @@ def _open_sparse(file: RawFile) -> Disk:
     info = DiskInfo(file.path, "vmdk", embedded=True)
     data = extent.descriptor_bytes()
     if data is None:
-        raise VmdkError("This is one extent of a split disk: name the disk's descriptor instead.", path=file.path, offset=28, found="no descriptor")
+        raise VmdkError(
+            "This is one extent of a split disk: name the disk's descriptor instead.", path=file.path, offset=28, found="no descriptor"
+        )
     d = text.parse(data, file.path, offset=extent.header.descriptor_offset * SECTOR, embedded=True)
     info.descriptor_text = printable(data)
     fill(info, d)
-    _refuse(d, file.path)
+    refuse_kind(d, file.path)
     lines = d.extents
     if len(lines) != 1 or lines[0].type != "SPARSE":
         found = ", ".join(f"{e.type} {e.name}" for e in lines[:3]) or "none"
@@ -251,7 +262,7 @@ def _open_descriptor(file: RawFile, allow: Iterable[str]) -> Disk:
     d = text.parse(data, file.path)
     info = DiskInfo(file.path, "vmdk", descriptor_text=printable(data))
     fill(info, d)
-    _refuse(d, file.path)
+    refuse_kind(d, file.path)
     if not d.extents:
         raise VmdkError("The descriptor names no extent.", path=file.path)
     folder = Folder(file.path, allow)
@@ -287,14 +298,18 @@ def _open_extent(line: ExtentLine, d: Descriptor, folder: Folder) -> AnyExtent:
     allowed = _SPARSE if d.create_type in text.SPARSE_TYPES else _FLAT | _SPARSE if d.create_type == "custom" else _FLAT
     if line.type not in allowed:
         raise VmdkError(
-            f"An extent of type {line.type} does not fit createType {d.create_type}, or is not supported.", path=where, found=f"line {line.line}"
+            f"An extent of type {line.type} does not fit createType {d.create_type}, or is not supported.",
+            path=where,
+            found=f"line {line.line}",
         )
     if line.type == "ZERO":
         return ZeroExtent(line.sectors * SECTOR)
     if line.type != "FLAT" and line.offset:
         raise VmdkError(f"An offset in a {line.type} line is not supported.", path=where, found=line.offset, expected=0)
     if d.create_type in ("fullDevice", "partitionedDevice") and _is_device(line.name):
-        raise VmdkError("The disk is a device mapping; its data is on a device, not in files.", path=where, found=line.name)
+        raise VmdkError(
+            "The disk is a device mapping; its data is on a device, not in files.", path=where, found=line.name, code=UNSUPPORTED
+        )
     file = folder.open(line.names)
     try:
         if line.type == "SPARSE":

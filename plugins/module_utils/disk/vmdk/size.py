@@ -6,18 +6,14 @@
 
 from __future__ import annotations
 
-import random
-from typing import Callable
-
 from ..model import SECTOR, Source
-from .base import Unit, Writer, read_unit, units
+from .base import Writer, estimate
 from .sparse_writer import layout
 from .stream_writer import predict_size
 from .structs import GRAIN_SECTORS
 
 _GRAIN = GRAIN_SECTORS * SECTOR
 _ZERO = bytes(_GRAIN)
-_SAMPLES = 384
 #: About what a monolithicFlat's descriptor takes.
 _DESCRIPTOR = 512
 
@@ -42,26 +38,6 @@ def store(writer: Writer, offset: int, data: bytes) -> int:
     for at, length in found:
         writer.write(offset + at, data if length == len(data) else data[at : at + length])
     return sum(length for _at, length in found)
-
-
-def estimate(source: Source, size: Callable[[Unit, bytes], int], samples: int = _SAMPLES) -> tuple[int, int]:
-    """(bytes of data in C(source), sum of C(size) over its units), the latter from at most C(samples) of them.
-
-    Reservoir sampling: one pass over the extents, memory for the samples alone. Seeded, so that two calls agree.
-    """
-    rng = random.Random(source.capacity)
-    kept: list[Unit] = []
-    count = total = 0
-    for unit in units(source):
-        count += 1
-        total += unit.length
-        if len(kept) < samples:
-            kept.append(unit)
-        elif (slot := rng.randrange(count)) < samples:
-            kept[slot] = unit
-    if not kept:
-        return 0, 0
-    return total, sum(size(u, read_unit(source, u)) for u in kept) * count // len(kept)
 
 
 def predict(source: Source, format: str, *, thin: bool = True, level: int | None = None) -> tuple[int, int]:

@@ -208,7 +208,9 @@ class SparseExtent:
             if 0 < size <= self.grain * 2:
                 piece = memoryview(self.file.read(offset, GRAIN_MARKER.size + size, "compressed grain"))
             else:
-                raise VmdkError("Impossible size of a compressed grain.", path=path, offset=offset + 8, found=size, expected=f"1 to {self.grain * 2}")
+                raise VmdkError(
+                    "Impossible size of a compressed grain.", path=path, offset=offset + 8, found=size, expected=f"1 to {self.grain * 2}"
+                )
         left = self.capacity - index * self.grain
         return inflate(piece[GRAIN_MARKER.size : GRAIN_MARKER.size + size], self.grain, min(self.grain, left), path, offset)
 

@@ -22,12 +22,17 @@ def flat_name(name: str) -> str:
 
 
 class Staging:
-    """Temporary names for the target C(dest), in its folder. Use it with C(with): what is not published is removed."""
+    """Temporary names for the target C(dest), in its folder. Use it with C(with): what is not published is removed.
 
-    def __init__(self, dest: str) -> None:
+    With C(read_only) nothing is locked, and no temporary file may be made.
+    """
+
+    def __init__(self, dest: str, *, read_only: bool = False) -> None:
         self.dest = os.path.realpath(dest)
         self.folder, self.name = os.path.split(self.dest)
-        if not os.path.isdir(self.folder):
+        self._read_only = read_only
+        # In check mode the folder may be one that an earlier task would have made.
+        if not read_only and not os.path.isdir(self.folder):
             raise BadInput("The folder of dest does not exist.", disk=dest)
         if os.path.lexists(self.dest) and not stat.S_ISREG(os.stat(self.dest).st_mode):
             raise BadInput("dest exists and is not a regular file.", disk=dest)
@@ -49,7 +54,7 @@ class Staging:
         """Rename each (temporary, name in the folder); the last one is what makes the others count."""
         final = [os.path.join(self.folder, name) for _temporary, name in pairs]
         try:
-            for temporary, path in zip((t for t, _name in pairs), final):
+            for temporary, path in zip((t for t, _name in pairs), final, strict=True):
                 mode = self._mode
                 with contextlib.suppress(FileNotFoundError):
                     mode = stat.S_IMODE(os.stat(path).st_mode)
@@ -58,7 +63,7 @@ class Staging:
                 # An old descriptor must not describe new extents, should we be killed between the renames.
                 with contextlib.suppress(FileNotFoundError):
                     os.unlink(final[-1])
-            for (temporary, _name), path in zip(pairs, final):
+            for (temporary, _name), path in zip(pairs, final, strict=True):
                 os.replace(temporary, path)
                 self._made.remove(temporary)
             sync_folder(self.folder)
@@ -66,6 +71,8 @@ class Staging:
             raise SinkError("The finished file cannot be put in its place.", disk=self.dest, step="rename", said=e.strerror) from e
 
     def __enter__(self) -> Staging:
+        if self._read_only:
+            return self
         path = os.path.join(self.folder, f".{self.name[:200]}.ferry-lock")
         try:
             while self._lock < 0:
@@ -87,6 +94,8 @@ class Staging:
         return self
 
     def __exit__(self, *args: object) -> None:
+        if self._read_only:
+            return
         for path in self._made:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(path)

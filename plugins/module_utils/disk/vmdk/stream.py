@@ -42,7 +42,9 @@ def find_footer(file: RawFile, header: SparseHeader) -> SparseHeader | None:
     if not tail or tail[SECTOR : SECTOR + 4] != MAGIC or (size, kind) != (0, MARKER_FOOTER) or any(tail[2 * SECTOR :]):
         if not wanted:
             return None
-        raise VmdkError(_what_is_wrong(file), path=file.path, offset=max(file.size - 3 * SECTOR, 0), expected="footer marker, footer, end of stream")
+        raise VmdkError(
+            _what_is_wrong(file), path=file.path, offset=max(file.size - 3 * SECTOR, 0), expected="footer marker, footer, end of stream"
+        )
     offset = file.size - 2 * SECTOR
     footer = unpack_header(tail[SECTOR : 2 * SECTOR], file.path, offset)
     for name in ("version", "flags", "capacity_sectors", "grain_sectors", "descriptor_offset", "descriptor_sectors", "compression"):
@@ -108,7 +110,9 @@ def _nothing_after(file: RawFile, pos: int) -> None:
     while pos < file.size:
         data = file.read(pos, min(1 << 20, file.size - pos))
         if any(data):
-            raise VmdkError("Bytes follow the end of the stream.", path=file.path, offset=pos, found=f"{file.size - pos} bytes", expected="none")
+            raise VmdkError(
+                "Bytes follow the end of the stream.", path=file.path, offset=pos, found=f"{file.size - pos} bytes", expected="none"
+            )
         pos += len(data)
 
 

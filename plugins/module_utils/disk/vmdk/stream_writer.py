@@ -6,8 +6,7 @@
 
 from __future__ import annotations
 
-import math
-import random
+import itertools
 from array import array
 from dataclasses import dataclass, replace
 from typing import Any, Iterator, Protocol
@@ -16,7 +15,7 @@ from ..controllers import by_name
 from ..digest import DigestMap, chunk_digest
 from ..errors import SinkError
 from ..model import SECTOR, Source
-from .base import UNIT, Identity, Progress, Unit, checked_capacity, cores, is_zero, ordered, read_unit, units
+from .base import UNIT, Identity, Progress, Unit, checked_capacity, cores, estimate, is_zero, ordered, read_unit, units
 from .compress import deflater
 from .descriptor import compose
 from .geometry import chs
@@ -44,7 +43,6 @@ _GRAIN = GRAIN_SECTORS * SECTOR
 _ZERO_GRAIN = bytes(_GRAIN)
 _OVERHEAD = 128
 _DESCRIPTOR_SECTORS = 20
-_SAMPLES = 384
 
 
 class Out(Protocol):
@@ -135,7 +133,7 @@ class StreamWriter:
     def emit(self, pack: Packed) -> None:
         """Write C(pack), which lies after all that was written before."""
         start = 0
-        for index, (grain, at) in enumerate(pack.grains):
+        for grain, at in pack.grains:
             if grain <= self._last:
                 raise SinkError(f"A stream is written forwards only: grain {grain} comes after grain {self._last}.", step="write")
             if grain // GTES_PER_GT != self._number:
@@ -196,7 +194,13 @@ class StreamWriter:
 
 
 def chunks(
-    source: Source, pack: Any, *, threads: int | None = None, digest: DigestMap | None = None, checksum: Any = None, progress: Progress | None = None
+    source: Source,
+    pack: Any,
+    *,
+    threads: int | None = None,
+    digest: DigestMap | None = None,
+    checksum: Any = None,
+    progress: Progress | None = None,
 ) -> Iterator[tuple[Unit, Any]]:
     """Read the units of C(source) in threads; yield each with C(pack(offset, data)) in the order of the disk.
 
@@ -264,34 +268,19 @@ def write_stream(
     counted = 0
     for unit, pack in chunks(source, writer.pack, threads=threads, digest=digest, checksum=checksum, progress=progress):
         writer.emit(pack)
-        counted += unit.length
+        counted += unit.data
     writer.finish()
     return {"bytes_in": counted, "bytes_out": writer.bytes_out, "capacity": source.capacity}
 
 
-def predict_size(source: Source, *, level: int | None = None, samples: int = _SAMPLES) -> int:
-    """Bytes that write_stream will make of C(source), within about 5 %, from at most C(samples) units spread over its data."""
+def predict_size(source: Source, *, level: int | None = None) -> int:
+    """Bytes that write_stream will make of C(source), within about 5 %, from samples of its data."""
     writer = StreamWriter(_Nowhere(), source.capacity, Identity(), level=level)
-    # Reservoir sampling: one pass over the extents, memory for the samples alone. Seeded, so that two calls agree.
-    rng = random.Random(source.capacity)
-    kept: list[Unit] = []
-    count = 0
-    tables = 0
-    table = -1
-    for unit in units(source):
-        count += 1
-        number = unit.offset // (_GRAIN * GTES_PER_GT)
-        tables += number != table
-        table = number
-        if len(kept) < samples:
-            kept.append(unit)
-        elif (slot := rng.randrange(count)) < samples:
-            kept[slot] = unit
-    fixed = writer.bytes_out + sectors(4 * writer.header.tables) * SECTOR + 4 * SECTOR + tables * (1 + GT_SECTORS) * SECTOR
-    if not kept:
-        return fixed
-    sizes = [len(writer.pack(u.offset, read_unit(source, u)).data) for u in kept]
-    return fixed + math.ceil(sum(sizes) * count / len(sizes))
+    _data, stored = estimate(source, lambda unit, data: len(writer.pack(unit.offset, data).data))
+    tables = sum(1 for _table in itertools.groupby(units(source), lambda unit: unit.offset // (_GRAIN * GTES_PER_GT)))
+    directory = 1 + sectors(4 * writer.header.tables)
+    footer_and_end = 3
+    return writer.bytes_out + stored + (tables * (1 + GT_SECTORS) + directory + footer_and_end) * SECTOR
 
 
 class _Nowhere:

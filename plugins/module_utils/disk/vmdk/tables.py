@@ -10,6 +10,7 @@ import sys
 import threading
 from array import array
 from collections import OrderedDict
+from itertools import pairwise
 from typing import Iterator
 
 from ..errors import VmdkError
@@ -214,9 +215,11 @@ class Tables:
             found.append((directory.offset, directory.end))
             found.extend(self._table_runs(directory))
         found.sort()
-        for (a, b), (c, d) in zip(found, found[1:]):
+        for (a, b), (c, d) in pairwise(found):
             if c < b:
-                raise VmdkError("Grain tables or directories overlap.", path=self.file.path, offset=c * SECTOR, found=f"sectors {a}-{b} and {c}-{d}")
+                raise VmdkError(
+                    "Grain tables or directories overlap.", path=self.file.path, offset=c * SECTOR, found=f"sectors {a}-{b} and {c}-{d}"
+                )
         return found
 
     def _table_runs(self, directory: Directory) -> Iterator[tuple[int, int]]:

@@ -59,10 +59,14 @@ def test_status_file_of_several_disks(tmp_path: Path) -> None:
 
 def test_failure_is_told(tmp_path: Path) -> None:
     path = tmp_path / "status.json"
-    with pytest.raises(SinkError):
+
+    def work() -> None:
         with Progress(str(path)) as progress:
             progress.update("Hard disk 1", "copy", 10, 100)
             raise SinkError("The target is full.", disk="Hard disk 1")
+
+    with pytest.raises(SinkError):
+        work()
     status = read(path)
     assert status["state"] == "failed"
     assert "The target is full." in status["why"]
@@ -98,7 +102,7 @@ def test_signal_stops_every_thread_and_handlers_come_back(tmp_path: Path, number
         except Interrupted as e:
             seen.append(e.message)
 
-    with pytest.raises(Interrupted):
+    def task() -> None:
         with Progress(str(path)) as progress:
             progress.install_signals()
             threads = [threading.Thread(target=work, args=(progress,)) for _ in range(3)]
@@ -110,6 +114,9 @@ def test_signal_stops_every_thread_and_handlers_come_back(tmp_path: Path, number
                 thread.join(20)
             until(lambda: read(path)["state"] == "stopping")
             progress.check()
+
+    with pytest.raises(Interrupted):
+        task()
     assert seen == [f"Stopped: {number.name}."] * 3
     assert read(path)["state"] == "failed"
     assert number.name in read(path)["why"]

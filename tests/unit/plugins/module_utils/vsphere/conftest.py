@@ -6,11 +6,12 @@
 
 from __future__ import annotations
 
+import datetime
 import http.server
 import re
 import ssl
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ ENVELOPE = (
     "<soapenv:Body>{}</soapenv:Body></soapenv:Envelope>"
 )
 
+VERSION = "vim.version.v8_0_3_0"
 PASSWORD = "s3cret-of-the-test"
 
 
@@ -39,6 +41,12 @@ class Fault(Exception):
         super().__init__(name)
         self.name = name
         self.inner = inner
+
+
+def serialized(value: Any, kind: type) -> str:
+    """C(value) as the C(returnval) of an answer."""
+    text: str = SoapAdapter.SerializeToStr(value, Object(name="returnval", type=kind, version=VERSION, flags=0), VERSION)
+    return text
 
 
 class FakeVcenter:
@@ -53,6 +61,8 @@ class FakeVcenter:
         self.handlers: dict[str, Callable[[str], Any]] = {
             "RetrieveServiceContent": lambda body: self.content(),
             "Logout": lambda body: None,
+            "CreateContainerView": lambda body: vim.view.ContainerView("view-1"),
+            "DestroyView": lambda body: None,
         }
         fake = self
 
@@ -131,10 +141,7 @@ class FakeVcenter:
             return 500, ENVELOPE.format(text), None
         inner = ""
         if value is not None:
-            kind = vmodl.DynamicData if isinstance(value, vmodl.DynamicData) else type(value)
-            inner = SoapAdapter.SerializeToStr(
-                value, Object(name="returnval", type=kind, version="vim.version.v8_0_3_0", flags=0), "vim.version.v8_0_3_0"
-            )
+            inner = serialized(value, type(value))
         return 200, ENVELOPE.format(f'<{method}Response xmlns="urn:vim25">{inner}</{method}Response>'), None
 
     def login(self, body: str) -> tuple[str, str]:
@@ -143,12 +150,34 @@ class FakeVcenter:
         self.logins += 1
         session = f"session-{self.logins}"
         self.sessions.add(session)
-        inner = SoapAdapter.SerializeToStr(
-            vim.UserSession(key=session, userName="u", fullName="u", locale="en_US", messageLocale="en_US"),
-            Object(name="returnval", type=vim.UserSession, version="vim.version.v8_0_3_0", flags=0),
-            "vim.version.v8_0_3_0",
+        now = datetime.datetime(2026, 11, 21, tzinfo=datetime.timezone.utc)
+        inner = serialized(
+            vim.UserSession(
+                key=session,
+                userName="u",
+                fullName="u",
+                loginTime=now,
+                lastActiveTime=now,
+                locale="en_US",
+                messageLocale="en_US",
+                extensionSession=False,
+                ipAddress="",
+                userAgent="",
+                callCount=0,
+            ),
+            vim.UserSession,
         )
         return ENVELOPE.format(f'<LoginResponse xmlns="urn:vim25">{inner}</LoginResponse>'), session
+
+
+def result(rows: Mapping[Any, Mapping[str, Any]], token: str | None = None) -> Any:
+    """A page of the property collector: properties by managed object."""
+    query = vmodl.query.PropertyCollector
+    objects = [
+        query.ObjectContent(obj=obj, propSet=[vmodl.DynamicProperty(name=name, val=value) for name, value in props.items()])
+        for obj, props in rows.items()
+    ]
+    return query.RetrieveResult(objects=objects, token=token)
 
 
 @pytest.fixture(scope="session")

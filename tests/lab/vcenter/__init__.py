@@ -19,12 +19,12 @@ import urllib.request
 from pathlib import Path
 from typing import Any
 
-from . import ca, model
-from .common import BUILD, LabError, Place, Process, port_is_free, write_private
+from .. import ca, model
+from ..common import BUILD, LabError, Place, Process, port_is_free, write_private
 
-SOURCE = Path(__file__).parent / "vcenter"
+SOURCE = Path(__file__).parent
 USER = "administrator@vsphere.local"
-DEFAULT_MODEL = Path(__file__).parent / "models" / "demo.yml"
+DEFAULT_MODEL = Path(__file__).parents[1] / "models" / "demo.yml"
 HTTPS_OFFSET = 10
 CONTROL_OFFSET = 11
 
@@ -91,14 +91,21 @@ class VCenter:
 
         Raises LabError: a busy port, a model with mistakes, another model asked for than the one that runs.
         """
-        kept = self.folder / "model.path"
-        if self.process.pid() is not None:
-            running = kept.read_text(encoding="utf-8") if kept.exists() else ""
-            if model_file is not None and running != str(model_file.resolve()):
-                raise LabError(f"vCenter runs with the model {running}: stop it first with down vcenter")
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with open(self.folder / "lock", "w", encoding="ascii") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            self._up(model_file)
+
+    def _up(self, model_file: Path | None) -> None:
+        kept = self.folder / "model.sha256"
+        if self.process.pid() is not None and model_file is None:
             return
-        model_file = model_file or DEFAULT_MODEL
-        checked = model.load(model_file)
+        checked = model.load(model_file or DEFAULT_MODEL)
+        digest = hashlib.sha256(json.dumps(checked, sort_keys=True).encode()).hexdigest()
+        if self.process.pid() is not None:
+            if not kept.exists() or kept.read_text(encoding="ascii") != digest:
+                raise LabError(f"vCenter runs with another model than {model_file}: stop it first (down vcenter)")
+            return
         program = build()
         for port in (self.port, self.control_port):
             if not port_is_free(port):
@@ -123,7 +130,7 @@ class VCenter:
         except BaseException:
             self.process.stop()
             raise
-        kept.write_text(str(model_file.resolve()), encoding="utf-8")
+        kept.write_text(digest, encoding="ascii")
 
     def ready(self) -> bool:
         try:

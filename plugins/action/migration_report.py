@@ -1,0 +1,62 @@
+# Copyright (c) 2026, ferry.vmware contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Tells how a migration went: a table in the terminal, a page and a JSON file, all made on the controller."""
+
+from __future__ import annotations
+
+import datetime
+import os
+from typing import Any
+
+from ansible.errors import AnsibleActionFail
+from ansible.plugins.action import ActionBase
+from ansible.utils.display import Display
+
+from ansible_collections.ferry.vmware.plugins.plugin_utils.report import model, page, table
+
+display = Display()
+
+
+class ActionModule(ActionBase):
+    TRANSFERS_FILES = False
+    _VALID_ARGS = frozenset(("results", "title", "html", "json"))
+    _requires_connection = False
+    _supports_check_mode = True
+    _supports_async = False
+
+    def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
+        result: dict[str, Any] = super().run(None, task_vars)
+        args = self._task.args
+        if args.get("results") is None:
+            raise AnsibleActionFail("missing required arguments: results")
+        title = model.text(args.get("title")) or "Migration report"
+        results = model.plain(args["results"])
+        try:
+            vms = model.vms_of(results)
+        except ValueError as e:
+            raise AnsibleActionFail(str(e)) from e
+        totals = model.totals_of(vms)
+        now = datetime.datetime.now(datetime.timezone.utc)
+        written: dict[str, str] = {}
+        warnings: list[str] = []
+        for key in ("html", "json"):
+            if not args.get(key):
+                continue
+            path = os.path.abspath(os.path.expanduser(str(args[key])))
+            if not self._task.check_mode:
+                try:
+                    page.write(path, page.html(vms, totals, title, now) if key == "html" else page.as_json(results, totals, title, now))
+                except OSError as e:
+                    # The machines have moved: a folder that cannot be written must not turn that into a failure.
+                    warnings.append(f"The report {path} could not be written: {e.strerror or e}")
+                    continue
+            written[key] = path
+        if not self._task.no_log:
+            display.display(table.render(vms, totals, title, {"report" if k == "html" else k: v for k, v in written.items()}))
+        sums = vars(totals)
+        result.update(changed=False, totals=sums, failed_vms=[vm.name for vm in vms if vm.state == "failed"], **written)
+        if warnings:
+            result["warnings"] = warnings
+        return result

@@ -1,0 +1,167 @@
+#!/usr/bin/python
+# Copyright (c) 2026, ferry.vmware contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: migration_report
+short_description: Tell how a migration went
+version_added: 0.1.0
+author:
+  - ferry.vmware contributors (@ferry-vmware)
+description:
+  - Prints a table of all VMs and disks, and writes it as a page that needs no network and as JSON.
+  - Everything happens on the controller; nothing runs on the target.
+  - The page is one file without a script; it can be read in light and dark, on a phone and on paper.
+options:
+  results:
+    description:
+      - One entry per VM, as the role P(ferry.vmware.migrate#role) keeps it in C(migrate_result).
+      - Further keys of an entry and of its disks are taken over into the JSON file as they are.
+    type: list
+    elements: dict
+    required: true
+    suboptions:
+      name:
+        description: Name of the VM.
+        type: str
+        required: true
+      state:
+        description:
+          - What was done. V(mended) means that the VM had been migrated before and something altered since was put right.
+        type: str
+        choices: [migrated, mended, unchanged, failed]
+        required: true
+      source_uuid:
+        description: Instance UUID of the VM at its source.
+        type: str
+      server:
+        description: The server that it has become, with C(id) and C(name).
+        type: dict
+      seconds:
+        description: Time that the VM took, in seconds.
+        type: float
+      disks:
+        description:
+          - One entry per disk, with C(label), C(capacity), C(bytes_read), C(bytes_written), C(bytes_skipped), C(bytes_resumed),
+            C(seconds), C(digest), C(volume_id), C(verified) and C(repaired), as M(ferry.vmware.vm_disk_copy) returns them.
+        type: list
+        elements: dict
+      drift:
+        description: What differed from what was agreed, a text or a dictionary each.
+        type: list
+        elements: raw
+      errors:
+        description: What went wrong, a text each, or a dictionary as the modules return it in C(failure).
+        type: list
+        elements: raw
+  title:
+    description: What stands above the report.
+    type: str
+    default: Migration report
+  html:
+    description:
+      - The page to write, a path on the controller. Missing folders are made.
+      - Where it cannot be written there is a warning, not a failure, since the VMs have moved.
+    type: path
+  json:
+    description:
+      - The JSON file to write, a path on the controller. Missing folders are made.
+    type: path
+extends_documentation_fragment:
+  - ferry.vmware.attributes
+attributes:
+  check_mode:
+    support: full
+    details:
+      - In check mode the table is shown and no file is written.
+  diff_mode:
+    support: N/A
+    details:
+      - The report tells of changes and is none.
+  idempotency:
+    support: full
+    details:
+      - Always returns C(changed=false), though the files are written anew. They carry the time of the run and are not part of
+        what a playbook is to bring about.
+seealso:
+  - module: ferry.vmware.vm_disk_copy
+"""
+
+EXAMPLES = r"""
+- name: Tell how the wave went
+  ferry.vmware.migration_report:
+    title: Wave 3, databases
+    results: "{{ ansible_play_hosts_all | map('extract', hostvars, 'migrate_result') | list }}"
+    html: reports/wave3.html
+    json: reports/wave3.json
+  run_once: true
+  delegate_to: localhost
+"""
+
+RETURN = r"""
+totals:
+  description: Sums over all VMs.
+  returned: success
+  type: dict
+  contains:
+    vms:
+      description: Number of VMs.
+      type: int
+    disks:
+      description: Number of disks.
+      type: int
+    capacity:
+      description: Size of all disks in bytes.
+      type: int
+    bytes_read:
+      description: Bytes read from the source.
+      type: int
+    bytes_written:
+      description: Bytes written to the target.
+      type: int
+    bytes_skipped:
+      description: Bytes that needed no writing.
+      type: int
+    bytes_resumed:
+      description: Bytes that an earlier run had written.
+      type: int
+    seconds:
+      description: Sum of the times of all disks, in seconds.
+      type: float
+    repaired:
+      description: Chunks that verification found different and wrote again.
+      type: int
+    states:
+      description: Number of VMs by state.
+      type: dict
+  sample:
+    vms: 2
+    disks: 3
+    capacity: 3221225472
+    bytes_read: 1288490188
+    bytes_written: 1181116006
+    bytes_skipped: 2040109466
+    bytes_resumed: 0
+    seconds: 21.4
+    repaired: 0
+    states: {migrated: 2, mended: 0, unchanged: 0, failed: 0}
+failed_vms:
+  description: Names of the VMs that failed.
+  returned: success
+  type: list
+  elements: str
+  sample: []
+html:
+  description: The page that was written.
+  returned: when O(html) was given and could be written
+  type: str
+  sample: /home/ops/reports/wave3.html
+json:
+  description: The JSON file that was written.
+  returned: when O(json) was given and could be written
+  type: str
+  sample: /home/ops/reports/wave3.json
+"""

@@ -1,0 +1,187 @@
+# Copyright (c) 2026, ferry.vmware contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""A vCenter of the tests' own, on free ports, with a small model; and a client that is plain pyvmomi and urllib."""
+
+from __future__ import annotations
+
+import json
+import random
+import socket
+import ssl
+import urllib.error
+import urllib.parse
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pyVim.connect import Disconnect, SmartConnect
+from pyVim.task import WaitForTask
+from pyVmomi import vim
+
+from tests.lab.common import Place, port_is_free
+from tests.lab.vcenter import CONTROL_OFFSET, HTTPS_OFFSET, USER, VCenter
+
+MIB = 1 << 20
+JAPANESE = "在庫 01 管理"
+DISKS = ("pvscsi", "lsilogic", "lsilogic-sas", "buslogic")
+
+
+def free_base() -> int:
+    """A port base whose ports for vCenter are free."""
+    while True:
+        with socket.socket() as s:
+            s.bind(("127.0.0.1", 0))
+            base = s.getsockname()[1] - HTTPS_OFFSET
+        if 1024 <= base <= 65000 and all(port_is_free(base + o) for o in (HTTPS_OFFSET, CONTROL_OFFSET)):
+            return base
+
+
+def write_raw(path: Path, size: int, seed: int) -> Path:
+    """A raw disk of size bytes: data at the beginning and the end, a hole between."""
+    source = random.Random(seed)
+    with open(path, "wb") as f:
+        f.write(source.randbytes(MIB))
+        f.seek(size - 100_000)
+        f.write(source.randbytes(100_000))
+    return path
+
+
+def small_model(folder: Path) -> Path:
+    """Write a model with what the tests look at, and its raw disks."""
+    raw = {
+        name: write_raw(folder / f"{name}.raw", size, i) for i, (name, size) in enumerate({"odd": 4 * MIB + 1536, "even": 3 * MIB}.items())
+    }
+
+    def disk(controller: str, bus: int = 0, **more: Any) -> dict[str, Any]:
+        return {"controller": controller, "bus": bus, "path": raw["even"].name, **more}
+
+    vms: list[dict[str, Any]] = [
+        {
+            "name": "plain",
+            "uuid": "50210a1b-1111-4c6e-9f01-7a1e5b1c0001",
+            "bios_uuid": "42210a1b-1111-4c6e-9f01-7a1e5b1c0001",
+            "host": "esx1",
+            "datastore": "shared",
+            "folder": "prod/web",
+            "guest_id": "debian12_64Guest",
+            "firmware": "efi",
+            "secure_boot": True,
+            "cpus": 2,
+            "memory_mb": 1024,
+            "power": "on",
+            "hw_version": "vmx-20",
+            "annotation": "first line\nsecond line",
+            "custom": {"owner": "web team", "window": "Sunday"},
+            "shutdown_seconds": 0.3,
+            "hostname": "plain.example",
+            "disks": [{"controller": "pvscsi", "unit": 0, "path": raw["odd"].name, "provisioning": "thin"}],
+            "nics": [
+                {"network": "VM Network", "mac": "00:50:56:0a:00:22", "ip": "192.0.2.5"},
+                {"network": "backend", "mac": "00:50:56:0a:00:11", "type": "e1000e"},
+                {"network": "dvpg", "mac": "00:50:56:0a:00:33", "type": "e1000"},
+            ],
+        },
+        {
+            "name": "controllers",
+            "host": "esx1",
+            "datastore": "shared",
+            "disks": [
+                *(disk(c, bus=i) for i, c in enumerate(DISKS)),
+                disk("ide", bus=0, unit=1),
+                disk("ide", bus=1),
+                disk("sata", unit=2),
+                disk("nvme", unit=3),
+                disk("pvscsi", provisioning="eagerZeroedThick", datastore="local1"),
+            ],
+        },
+        {"name": "hung", "host": "esx1", "datastore": "shared", "power": "on", "tools": "hangs", "disks": [disk("pvscsi")]},
+        {"name": "toolless", "host": "esx1", "datastore": "shared", "power": "on", "tools": "not_running", "disks": [disk("pvscsi")]},
+        {"name": "golden", "host": "esx2", "datastore": "shared", "template": True, "disks": [disk("lsilogic", provisioning="thick")]},
+        {"name": JAPANESE, "host": "esx3", "datastore": "nfs 1", "power": "on", "shutdown_seconds": 0.1, "disks": [disk("ide")]},
+    ]
+    model = {
+        "datacenter": "DC lab",
+        "clusters": [{"name": "C0", "hosts": ["esx1", "esx2"]}],
+        "standalone_hosts": ["esx3"],
+        "networks": ["VM Network", "backend", {"name": "dvpg", "distributed": True}],
+        "datastores": [
+            {"name": "shared", "type": "VMFS", "capacity": "10GiB", "hosts": ["esx1", "esx2"]},
+            {"name": "local1", "capacity": "2GiB", "hosts": ["esx1"]},
+            {"name": "nfs 1", "type": "NFS", "capacity": "1TiB", "free": "5GiB", "hosts": ["esx1", "esx2", "esx3"]},
+        ],
+        "vms": vms,
+    }
+    path = folder / "model.json"
+    path.write_text(json.dumps(model), encoding="utf-8")
+    return path
+
+
+@dataclass
+class Answer:
+    """What /folder answered."""
+
+    status: int
+    headers: Any
+    body: bytes
+
+
+class Client:
+    """Plain pyvmomi for SOAP, urllib for files."""
+
+    def __init__(self, lab: VCenter, user: str = USER, password: str | None = None) -> None:
+        self.lab = lab
+        self.tls = ssl.create_default_context(cafile=str(lab.place.state / "ca.pem"))
+        self.si = SmartConnect(host="127.0.0.1", port=lab.port, user=user, pwd=password or lab.place.password(), sslContext=self.tls)
+        self.content = self.si.RetrieveContent()
+
+    @property
+    def cookie(self) -> str:
+        return str(self.si._stub.cookie).partition(";")[0]
+
+    def close(self) -> None:
+        Disconnect(self.si)
+
+    def all(self, kind: type) -> dict[str, Any]:
+        view = self.content.viewManager.CreateContainerView(self.content.rootFolder, [kind], True)
+        try:
+            return {x.name: x for x in view.view}
+        finally:
+            view.Destroy()
+
+    def vm(self, name: str) -> Any:
+        return self.all(vim.VirtualMachine)[name]
+
+    def wait(self, task: Any) -> Any:
+        return WaitForTask(task, self.si)
+
+    def file(
+        self, path: str, method: str = "GET", data: bytes | None = None, ds: str = "shared", dc: str = "DC lab", **headers: str
+    ) -> Answer:
+        """Ask /folder for a file; headers may override the session's cookie (Cookie="")."""
+        query = urllib.parse.urlencode({"dcPath": dc, "dsName": ds})
+        url = f"https://127.0.0.1:{self.lab.port}/folder/{urllib.parse.quote(path)}?{query}"
+        sent = {"Cookie": self.cookie, **headers}
+        request = urllib.request.Request(url, data=data, method=method, headers={k: v for k, v in sent.items() if v})
+        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}), urllib.request.HTTPSHandler(context=self.tls))
+        try:
+            with opener.open(request, timeout=20) as r:
+                return Answer(r.status, r.headers, r.read())
+        except urllib.error.HTTPError as e:
+            with e:
+                return Answer(e.code, e.headers, e.read())
+
+
+@contextmanager
+def running(folder: Path, model: Path) -> Iterator[VCenter]:
+    """A vCenter with this model, stopped at the end."""
+    lab = VCenter(Place(folder / "state", free_base()))
+    lab.up(model)
+    try:
+        yield lab
+    finally:
+        lab.down()
