@@ -116,7 +116,7 @@ def prove(report: dict[str, Any]) -> dict[str, Any]:
         }
 
     vms = []
-    for result in report["results"]:
+    for result in report["vms"]:
         entry = {
             "name": result["name"],
             "server_id": (result.get("server") or {}).get("id"),

@@ -14,9 +14,8 @@ __all__ = ["Progress", "long_task_spec", "progress_from"]
 
 
 def long_task_spec() -> dict[str, Any]:
-    """C(progress_interval) and C(lease_seconds) are used by the action plugin, which passes C(_ferry_task) to the module."""
+    """Both are used by the action plugin only; the module's spec has them so that it accepts what it is given."""
     return {
         "progress_interval": {"type": "float", "default": 5.0},
         "lease_seconds": {"type": "float", "default": 120.0},
-        "_ferry_task": {"type": "dict"},
     }

@@ -66,6 +66,10 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
+file:
+  description: The file that was looked at.
+  returned: success
+  type: str
 format:
   description: What the file is, V(vmdk), V(raw) or V(qcow2).
   returned: success

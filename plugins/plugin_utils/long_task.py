@@ -34,6 +34,7 @@ from ansible.errors import AnsibleActionFail, AnsibleConnectionFailure
 from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
 
+from ansible_collections.ferry.vmware.plugins.module_utils.disk.progress import LEASE_VARIABLE, STATUS_VARIABLE
 from ansible_collections.ferry.vmware.plugins.plugin_utils.progress_lines import NAME_CELLS, cells, final_line, printable, running_line
 
 display = Display()
@@ -141,9 +142,6 @@ class LongTask(ActionBase):
                 signal.signal(number, handler)
         for key in JOB_KEYS:
             outcome.pop(key, None)
-        invocation = outcome.get("invocation")
-        if isinstance(invocation, dict) and isinstance(invocation.get("module_args"), dict):
-            invocation["module_args"].pop("_ferry_task", None)
         result.update(outcome)
         return result
 
@@ -245,15 +243,16 @@ class LongTask(ActionBase):
 
     def _launch(self, args: Mapping[str, Any]) -> None:
         """Start the module in the background."""
-        task = {"status_file": self._file, "lease": self._lease, "name": self._subject}
         self._connection._shell.tmpdir = None  # one left by a broken start is not to be trusted
+        # As core itself hands ANSIBLE_ASYNC_DIR to the wrapper. Neither value holds anything that would be templated.
+        environment = self._task.environment
+        self._task.environment = [*(environment or []), {STATUS_VARIABLE: self._file, LEASE_VARIABLE: f"{self._lease:g}"}]
         self._task.async_val = JOB_SECONDS
         try:
-            started = self._execute_module(
-                module_name=self.MODULE, module_args={**args, "_ferry_task": task}, task_vars=self._vars, wrap_async=True
-            )
+            started = self._execute_module(module_name=self.MODULE, module_args=dict(args), task_vars=self._vars, wrap_async=True)
         finally:
             self._task.async_val = 0
+            self._task.environment = environment
         if started.get("unreachable"):
             raise AnsibleConnectionFailure(str(started.get("msg", "unreachable")))
         jid = started.get("ansible_job_id")
@@ -363,7 +362,8 @@ class LongTask(ActionBase):
 
     def _ask(self) -> dict[str, Any] | None:
         """The module's result by core's async_status, or None while it runs. An answer without C(finished) is an error."""
-        assert self._job is not None
+        if self._job is None:
+            return None
         folder, jid = self._job
         question = {"jid": jid, "mode": "status", "_async_dir": folder}
         poll: dict[str, Any] = self._execute_module(module_name="ansible.builtin.async_status", module_args=question, task_vars=self._vars)

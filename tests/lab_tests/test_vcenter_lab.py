@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +17,12 @@ from pyVmomi import vim, vmodl
 
 from tests.lab.vcenter import VCenter
 from tests.lab_tests.vcenter_lab import JAPANESE, MIB, Client, running, small_model
+
+# pyvmomi leaves a socket open where a log-in fails.
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),
+]
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +38,7 @@ def client(lab: VCenter) -> Iterator[Client]:
     one = Client(lab)
     yield one
     lab.clear()
-    if one.si.content.sessionManager.currentSession is not None:
+    if one.logged_in:
         one.close()
 
 
@@ -172,7 +179,8 @@ def test_pyvmomi_reads_every_property(client: Client, kind: Any) -> None:
     """Also unset ones, one by one: an empty enumeration or an answer of the wrong kind would raise."""
     for obj in client.all(kind).values():
         for prop in obj._GetPropertyList():
-            getattr(obj, prop.name)
+            with contextlib.suppress(vmodl.fault.MethodNotFound):  # of a later version than this vCenter's
+                getattr(obj, prop.name)
     spec = vmodl.query.PropertyCollector.FilterSpec(
         objectSet=[vmodl.query.PropertyCollector.ObjectSpec(obj=o) for o in client.all(kind).values()],
         propSet=[vmodl.query.PropertyCollector.PropertySpec(type=kind, all=True)],
@@ -205,7 +213,7 @@ def test_custom_attributes(client: Client) -> None:
 
 
 def test_reconfigure(client: Client) -> None:
-    vm = client.vm("golden")
+    vm = client.vm("controllers")
     client.wait(vm.ReconfigVM_Task(vim.vm.ConfigSpec(annotation="new", changeTrackingEnabled=True)))
     assert (vm.config.annotation, vm.config.changeTrackingEnabled) == ("new", True)
     nic = label(client.vm("plain"), "Network adapter 2")
@@ -254,7 +262,9 @@ def test_power_operations(client: Client) -> None:
     assert (vm.runtime.powerState, vm.guest.toolsRunningStatus) == ("suspended", "guestToolsNotRunning")
     client.wait(vm.PowerOnVM_Task())
     before = vm.runtime.bootTime
-    client.wait(vm.ResetVM_Task())
+    task = vm.ResetVM_Task()
+    client.wait(task)
+    assert (task.info.name.info.wsdlName, task.info.entityName, task.info.descriptionId) == ("ResetVM_Task", "hung", "VirtualMachine.reset")
     assert (vm.runtime.powerState, vm.guest.toolsRunningStatus) == ("poweredOn", "guestToolsRunning")
     assert vm.runtime.bootTime > before
     client.wait(vm.PowerOffVM_Task())
@@ -292,13 +302,13 @@ def test_sessions_end_on_demand(client: Client) -> None:
         print(vm.name)
     with pytest.raises(vim.fault.NotAuthenticated):
         vm.PowerOffVM_Task()
-    assert client.si.content.sessionManager.currentSession is None
+    assert not client.logged_in
     assert Client(client.lab).vm("plain").name == "plain"
 
 
 def test_soap_faults(client: Client) -> None:
-    vm = client.vm("golden")
-    client.lab.fault("soap_fault", match="ReconfigVM_Task golden", fault="TaskInProgress")
+    vm = client.vm("controllers")
+    client.lab.fault("soap_fault", match="ReconfigVM_Task controllers", fault="TaskInProgress")
     with pytest.raises(vim.fault.TaskInProgress):
         vm.ReconfigVM_Task(vim.vm.ConfigSpec(annotation="x"))
     client.wait(vm.ReconfigVM_Task(vim.vm.ConfigSpec(annotation="x")))

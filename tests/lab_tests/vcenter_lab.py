@@ -143,6 +143,14 @@ class Client:
     def cookie(self) -> str:
         return str(self.si._stub.cookie).partition(";")[0]
 
+    @property
+    def logged_in(self) -> bool:
+        """Whether the session lives; without one, a server may answer with nothing or with NotAuthenticated."""
+        try:
+            return self.content.sessionManager.currentSession is not None
+        except vim.fault.NotAuthenticated:
+            return False
+
     def close(self) -> None:
         Disconnect(self.si)
 

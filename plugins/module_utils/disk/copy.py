@@ -283,8 +283,8 @@ class Job:
 
     @property
     def skipped(self) -> int:
-        """Bytes of C(done) that needed no moving in this phase."""
-        return self.result.bytes_skipped + self.result.bytes_resumed if self.phase == "copy" else 0
+        """Bytes of C(done) that needed no reading in this phase: what the rest took is the speed of the way."""
+        return self.done - self.result.bytes_read if self.phase == "copy" else 0
 
     @property
     def unflushed(self) -> int:
@@ -455,7 +455,7 @@ def run(
         _verify(jobs if verify == "full" else busy, verify, sample, workers, watcher)
     for job in jobs:
         if watcher is not None:
-            watcher.finish(job.disk, job.result.bytes_skipped + job.result.bytes_resumed)
+            watcher.finish(job.disk, max(0, job.source.capacity - job.result.bytes_read))
         if job.result.changed:
             job.result.seconds = time.monotonic() - started
     return [job.result for job in jobs]

@@ -45,6 +45,9 @@ TICK = 0.25
 HEARTBEAT = 1.0
 #: Time constant of the smoothed rates, in seconds.
 SMOOTHING = 8.0
+#: The path of the status file and the life of the lease in seconds, from the action plugin.
+STATUS_VARIABLE = "FERRY_TASK_STATUS"
+LEASE_VARIABLE = "FERRY_TASK_LEASE"
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
@@ -339,7 +342,6 @@ class Progress:
         }
 
     def _write(self, state: str) -> None:
-        assert self.path is not None
         self._written = time.monotonic()
         self._beat += 1
         temp = f"{self.path}.tmp"
@@ -381,16 +383,17 @@ def _async_job() -> str:
     return ""
 
 
-def progress_from(params: Mapping[str, Any], *, name: str = "", unit: str = "bytes") -> Progress:
-    """The Progress of a module, from the private argument C(_ferry_task) that the action plugin passes.
+def progress_from(params: Mapping[str, Any] | None = None, *, name: str = "", unit: str = "bytes") -> Progress:
+    """The Progress of a module: what the action plugin asked for in the environment, taken out of it here.
 
-    :param params: the module's parameters. Without C(_ferry_task) (check mode, or called from Python) nothing is written.
+    Without those variables (check mode, or called from Python) nothing is written; C(controlled) tells which it is. They
+    are no argument because validate-modules accepts no private ones.
+
+    :param params: the module's parameters; not used, so far.
     """
-    task = params.get("_ferry_task") or {}
-    return Progress(
-        task.get("status_file"),
-        lease=float(task.get("lease") or 0),
-        unit=unit,
-        name=name or str(task.get("name") or ""),
-        controlled=bool(task),
-    )
+    path = os.environ.pop(STATUS_VARIABLE, "")
+    try:
+        lease = float(os.environ.pop(LEASE_VARIABLE, "") or 0)
+    except ValueError:
+        lease = 0.0
+    return Progress(path or None, lease=lease, unit=unit, name=name, controlled=bool(path))

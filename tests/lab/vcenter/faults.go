@@ -160,5 +160,8 @@ func newFault(name string) (types.BaseMethodFault, error) {
 	if !ok {
 		return nil, fmt.Errorf("%q is no fault", name)
 	}
+	if busy, ok := fault.(*types.TaskInProgress); ok { // its task is not optional
+		busy.Task = types.ManagedObjectReference{Type: "Task", Value: "task-0"}
+	}
 	return fault, nil
 }

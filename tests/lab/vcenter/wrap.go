@@ -6,6 +6,7 @@ package main
 
 import (
 	"reflect"
+	"strings"
 	"sync"
 
 	"github.com/vmware/govmomi/simulator"
@@ -97,8 +98,38 @@ func (w *Wrappers) Handle(ctx *simulator.Context, c *simulator.Method) (mo.Refer
 	return nil, nil
 }
 
-// PutObject implements simulator.RegisterObject.
-func (w *Wrappers) PutObject(*simulator.Context, mo.Reference) {}
+// PutObject implements simulator.RegisterObject: a new task gets the names that the product gives. Reference: TaskInfo.name
+// ("the name of the operation that created the task", in the field PowerOnVM_Task and the like), entityName, reason.
+func (w *Wrappers) PutObject(ctx *simulator.Context, obj mo.Reference) {
+	task, ok := obj.(*simulator.Task)
+	if !ok {
+		return
+	}
+	task.Info.Name = taskName(task.Info.Name)
+	if task.Info.Entity != nil {
+		task.Info.EntityName = w.lab.nameOf(*task.Info.Entity)
+	}
+	if ctx.Session != nil && ctx.Session.UserName != "" {
+		task.Info.Reason = &types.TaskReasonUser{UserName: ctx.Session.UserName}
+	}
+}
+
+// taskName turns the simulator's "PowerOn" or "ReconfigVm" into the name of the method.
+func taskName(name string) string {
+	switch name {
+	case "PowerOn", "PowerOff", "Suspend", "Reset":
+		return name + "VM_Task"
+	case "CreateSnapshotEx":
+		return "CreateSnapshot_Task"
+	}
+	if strings.HasSuffix(name, "_Task") {
+		return name
+	}
+	if base, ok := strings.CutSuffix(name, "Vm"); ok {
+		name = base + "VM"
+	}
+	return name + "_Task"
+}
 
 // RemoveObject implements simulator.RegisterObject: no session may go on seeing an object that is gone. SessionManager.Logout
 // comes here with its session's registry locked, for views and filters: those are none of ours.

@@ -256,7 +256,7 @@ def _name(raw: bytes, encoding: str | None) -> str:
 def new_uuid() -> str:
     """A fresh C(ddb.uuid) in VMware's spelling."""
     # 6000C29 is the prefix of VMware's NAA identifiers for virtual disks.
-    raw = (b"\x60\x00\xc2\x90" + secrets.token_bytes(12)).hex()
+    raw = "6000C29" + secrets.token_hex(13)[:25]
     pairs = [raw[i : i + 2] for i in range(0, 32, 2)]
     return " ".join(pairs[:8]) + "-" + " ".join(pairs[8:])
 

@@ -6,12 +6,11 @@
 
 from __future__ import annotations
 
-import errno
-import os
 from typing import Iterator
 
 from ..errors import VmdkError
 from ..model import Extent, Kind
+from ..sources.file import data_ranges
 from .files import RawFile
 
 
@@ -31,8 +30,6 @@ class FlatExtent:
         self.offset = offset
         self.capacity = length
         self.problems: list[str] = []
-        if file.regular and file.size > offset + length:
-            self.problems.append(f"the flat file holds {file.size - offset - length} bytes more than the descriptor says")
 
     @property
     def allocated(self) -> int:
@@ -44,25 +41,20 @@ class FlatExtent:
 
     def extents(self) -> Iterator[Extent]:
         """Data and holes by lseek(2) SEEK_DATA; one data extent where the file system cannot tell."""
-        at = self.offset
         end = self.offset + self.capacity
-        while at < end:
-            if not self.file.regular:
-                yield Extent(at - self.offset, end - at, Kind.DATA)
-                return
-            try:
-                start = min(os.lseek(self.file.fd, at, os.SEEK_DATA), end)
-                stop = min(os.lseek(self.file.fd, start, os.SEEK_HOLE), end) if start < end else end
-            except OSError as e:
-                if e.errno != errno.ENXIO:
-                    yield Extent(at - self.offset, end - at, Kind.DATA)
-                    return
-                start = stop = end
+        at = self.offset
+        ranges = data_ranges(self.file.fd, end) if self.file.regular else iter([(0, end)])
+        for start, length in ranges:
+            stop = start + length
+            start = max(start, at)
+            if stop <= start:
+                continue
             if start > at:
                 yield Extent(at - self.offset, start - at, Kind.HOLE)
-            if stop > start:
-                yield Extent(start - self.offset, stop - start, Kind.DATA)
+            yield Extent(start - self.offset, stop - start, Kind.DATA)
             at = stop
+        if at < end:
+            yield Extent(at - self.offset, end - at, Kind.HOLE)
 
     def check(self) -> None:
         """Nothing in a flat extent can be inconsistent beyond its size."""

@@ -95,7 +95,7 @@ def _decode_all(disk: Disk) -> list[dict[str, Any]]:
 def _facts(info: DiskInfo) -> dict[str, Any]:
     d = info.descriptor
     return {
-        "path": info.path,
+        "file": info.path,
         "format": info.format,
         "descriptor": info.descriptor_text,
         "create_type": info.create_type,

@@ -15,6 +15,7 @@ from typing import Any, Iterable, Iterator, Sequence
 from ..controllers import find
 from ..errors import VmdkError
 from ..model import SECTOR, Extent, merge
+from ..sources.file import data_ranges
 from . import descriptor as text
 from .descriptor import Descriptor, ExtentLine
 from .files import Folder, RawFile
@@ -274,6 +275,8 @@ def _open_descriptor(file: RawFile, allow: Iterable[str]) -> Disk:
             parts.append(part)
             if part.file is not None:
                 _once(part, line, seen, file.path)
+        for flat in {p.file.key: p for p in parts if isinstance(p, FlatExtent)}.values():
+            _nothing_beyond(flat, max(end for _begin, end in seen[flat.file.key]) * SECTOR)
         return Disk(info, parts, [file])
     except BaseException:
         for part in parts:
@@ -289,6 +292,27 @@ def _once(part: AnyExtent, line: ExtentLine, seen: dict[tuple[int, int], list[tu
     if any(begin < e and b < begin + line.sectors for b, e in ranges):
         raise VmdkError("Two extent lines name the same bytes.", path=path, found=line.name)
     ranges.append((begin, begin + line.sectors))
+
+
+def _nothing_beyond(part: FlatExtent, end: int) -> None:
+    """Refuse a flat file that goes on with data after C(end), the last byte that the descriptor speaks of: a part of the disk would be lost."""
+    file = part.file
+    if not file.regular or file.size <= end:
+        return
+    part.problems.append(f"the flat file holds {file.size - end} bytes more than the descriptor says, all zero")
+    for start, length in data_ranges(file.fd, file.size):
+        at = max(start, end)
+        while at < start + length:
+            piece = file.read(at, min(1 << 20, start + length - at))
+            if any(piece):
+                raise VmdkError(
+                    "The flat file goes on with data where the descriptor says that it ends.",
+                    path=file.path,
+                    offset=at,
+                    found=file.size,
+                    expected=end,
+                )
+            at += len(piece)
 
 
 def _open_extent(line: ExtentLine, d: Descriptor, folder: Folder) -> AnyExtent:

@@ -77,7 +77,8 @@ def test_failure_is_told(tmp_path: Path) -> None:
 def test_without_a_file_nothing_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     before = threading.active_count()
-    with progress_from({"_ferry_task": None}) as progress:
+    with progress_from({}) as progress:
+        assert not progress.controlled
         progress.update("Hard disk 1", "copy", 1, 2)
         progress.check()
         assert threading.active_count() == before
@@ -85,10 +86,14 @@ def test_without_a_file_nothing_is_written(tmp_path: Path, monkeypatch: pytest.M
     assert not os.listdir(tmp_path)
 
 
-def test_argument_of_the_action(tmp_path: Path) -> None:
-    made = progress_from({"_ferry_task": {"status_file": str(tmp_path / "s"), "lease": 30, "name": "db01"}})
-    assert (made.path, made.lease, made.name) == (str(tmp_path / "s"), 30.0, "db01")
-    assert progress_from({"_ferry_task": {"status_file": "x", "name": "a"}}, name="b").name == "b"
+def test_what_the_action_asks_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FERRY_TASK_STATUS", str(tmp_path / "s"))
+    monkeypatch.setenv("FERRY_TASK_LEASE", "30")
+    made = progress_from({}, name="db01", unit="VMs")
+    assert (made.path, made.lease, made.name, made.unit, made.controlled) == (str(tmp_path / "s"), 30.0, "db01", "VMs", True)
+    assert "FERRY_TASK_STATUS" not in os.environ  # children of the module are not part of the task
+    monkeypatch.setenv("FERRY_TASK_LEASE", "long")
+    assert progress_from().lease == 0
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
@@ -149,7 +154,7 @@ def test_lease_taken_away_stops_even_an_untimed_task(tmp_path: Path) -> None:
 
 
 def test_lease_taken_away_before_the_start(tmp_path: Path) -> None:
-    with progress_from({"_ferry_task": {"status_file": str(tmp_path / "s"), "lease": 0}}) as progress:
+    with Progress(str(tmp_path / "s"), controlled=True) as progress:
         with pytest.raises(Interrupted, match="gave it up"):
             progress.check()
 

@@ -68,6 +68,7 @@ class FakeVcenter:
 
         class Handler(http.server.BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
+            wbufsize = 1 << 16  # one segment for head and body: no waiting for delayed acknowledgements
 
             def log_message(self, format: str, *args: Any) -> None:
                 """Tests are quiet."""
