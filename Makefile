@@ -55,7 +55,8 @@ test-slow: venv collections stage ## Unit tests that take longer: whole playbook
 
 .PHONY: test-lab
 test-lab: venv stage ## Tests against the running lab (make lab first)
-	@$(STEP) lab-tests tools/with_lab.sh env -C $(STAGE) PYTHONPATH=$(COLLECTIONS) $(BIN)/python -m pytest $(if $(findstring tests/,$(ARGS)),,tests/lab_tests) $(ARGS)
+	@$(STEP) lab-tests tools/with_lab.sh env PYTHONPATH=$(COLLECTIONS):$(TOP) $(BIN)/python -m pytest \
+	  $(if $(findstring tests/,$(ARGS)),,tests/lab_tests) $(ARGS)
 
 .PHONY: test-integration
 test-integration: venv collections stage ## ansible-test integration against the running lab (ARGS=target for one)

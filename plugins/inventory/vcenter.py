@@ -135,7 +135,7 @@ from ansible.plugins.inventory import BaseInventoryPlugin, Cacheable, Constructa
 from ansible.utils.unsafe_proxy import wrap_var
 
 from ansible_collections.ferry.vmware.plugins.module_utils.errors import FerryError
-from ansible_collections.ferry.vmware.plugins.module_utils.vsphere import client, listing
+from ansible_collections.ferry.vmware.plugins.module_utils.vsphere import listing
 
 try:
     from ansible.template import trust_as_template
@@ -216,8 +216,7 @@ class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):
         return fresh
 
     def _read(self, params: dict[str, Any], wanted: dict[str, Any]) -> list[dict[str, Any]]:
-        with client.connect(params) as session:
-            return listing.read(session, **wanted)
+        return listing.read(params, **wanted)
 
     def _populate(self, records: list[dict[str, Any]]) -> None:
         filters, hostnames = self.get_option("filters"), self.get_option("hostnames")

@@ -98,6 +98,10 @@ options:
       - Folder for the ledgers on the machine that runs the module; it must outlive the run.
       - By default C($XDG_STATE_HOME/ferry) or C(~/.local/state/ferry).
     type: path
+  patience:
+    description: Seconds for which a server that fails or is away is asked again before the copy gives up.
+    type: int
+    default: 60
   root_helper:
     description: What makes a command root when a volume is attached; not used where the module runs as root.
     type: str
@@ -253,6 +257,7 @@ def main() -> None:
         verify={"type": "str", "choices": ["none", "sample", "full"], "default": "sample"},
         checksum={"type": "str", "choices": ["none", "sha256"], "default": "none"},
         ledger={"type": "path"},
+        patience={"type": "int", "default": 60},
         root_helper={"type": "str", "default": "sudo"},
         take_over={"type": "bool", "default": False},
         **long_task_spec(),

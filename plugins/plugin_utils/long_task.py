@@ -35,7 +35,14 @@ from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
 
 from ansible_collections.ferry.vmware.plugins.module_utils.disk.progress import LEASE_VARIABLE, STATUS_VARIABLE
-from ansible_collections.ferry.vmware.plugins.plugin_utils.progress_lines import NAME_CELLS, cells, final_line, printable, running_line
+from ansible_collections.ferry.vmware.plugins.plugin_utils.progress_lines import (
+    NAME_CELLS,
+    cells,
+    final_line,
+    printable,
+    running_line,
+    title,
+)
 
 display = Display()
 
@@ -134,8 +141,10 @@ class LongTask(ActionBase):
             self._begin(args)
             outcome = self._follow()
             self._tidy()
-        except (Stopped, AnsibleActionFail) as e:
-            self._stop(e)
+        except AnsibleConnectionFailure:
+            raise  # nothing can be told to the other side; its lease ends it
+        except BaseException as e:
+            self._stop(e)  # also on the task's timeout, which is no Exception
             raise
         finally:
             for number, handler in old.items():
@@ -322,7 +331,7 @@ class LongTask(ActionBase):
                 self._reconnect(e, tries)
                 continue
             if over:
-                self._pause(0.2)
+                self._pause(min(ASK_SECONDS, 0.2 * ended))  # the module may have volumes to detach after its last figure
             elif now - began < 10:
                 self._pause(min(0.5 if now - began < 2 else 1.0, self._interval or 1.0))
             else:
@@ -350,7 +359,7 @@ class LongTask(ActionBase):
         subject = printable(status.get("name") or self._subject)
         lines = []
         for label in status["disks"]:
-            self._width = max(self._width, min(60, cells(" · ".join((subject, printable(label))))))
+            self._width = max(self._width, min(60, cells(title(subject, label))))
         for label, facts in status["disks"].items():
             running = facts.get("state") == "running"
             line = (running_line if running else final_line)(subject, label, facts, unit, self._width)

@@ -82,9 +82,14 @@ def _number(facts: Mapping[str, Any], key: str) -> float:
     return float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else 0.0
 
 
+def title(subject: str, label: str) -> str:
+    """C(db01 · Hard disk 2); a file that is its own only disk is named once."""
+    parts = [printable(part) for part in (subject, label) if part]
+    return parts[1] if len(parts) == 2 and parts[0].rpartition("/")[2] == parts[1] else " · ".join(parts)
+
+
 def _head(subject: str, label: str, width: int) -> str:
-    name = " · ".join(printable(part) for part in (subject, label) if part)
-    return "  " + pad(name, width)
+    return "  " + pad(title(subject, label), width)
 
 
 def running_line(subject: str, label: str, facts: Mapping[str, Any], unit: str = "bytes", width: int = NAME_CELLS) -> str:
@@ -111,6 +116,7 @@ def running_line(subject: str, label: str, facts: Mapping[str, Any], unit: str =
 def final_line(subject: str, label: str, facts: Mapping[str, Any], unit: str = "bytes", width: int = NAME_CELLS) -> str:
     """The last line of a disk: what was moved, what was skipped, and the time it took."""
     done, total, skipped = (_number(facts, key) for key in ("done", "total", "skipped"))
+    done = max(done, skipped)
     seconds = _number(facts, "seconds")
     moved = max(0.0, done - skipped)
     if facts.get("state") == "failed":

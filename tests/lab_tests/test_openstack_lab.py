@@ -23,8 +23,15 @@ from keystoneauth1.exceptions import ConnectFailure
 MICROVERSION = "3.54"
 MIB = 1 << 20
 MOVER = Path(__file__).with_name("openstack_mover.py")
-SHIM = Path(os.environ["FERRY_LAB_SHIM"])
-CHECKOUT = SHIM.parents[3]
+
+
+def shim() -> Path:
+    return Path(os.environ["FERRY_LAB_SHIM"])
+
+
+def checkout() -> Path:
+    """The tree that the lab was started from; these tests may run from a copy of it without build/."""
+    return shim().parents[3]
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +82,7 @@ def attach(cloud: Any, volume: str, host: str | None) -> Any:
 
 
 def start_mover(volume: str, offset: int, then: str) -> subprocess.Popen[bytes]:
-    env = os.environ | {"OS_CLOUD": "lab", "PATH": f"{SHIM}{os.pathsep}{os.environ['PATH']}"}
+    env = os.environ | {"OS_CLOUD": "lab", "PATH": f"{shim()}{os.pathsep}{os.environ['PATH']}"}
     command = [sys.executable, "-W", "ignore", str(MOVER), volume, str(offset), then]
     return subprocess.Popen(command, env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 
@@ -228,7 +235,7 @@ def test_full_target_can_be_made(cloud: Any, admin: Any) -> None:
 
 def test_one_service_can_fail_and_come_back(cloud: Any) -> None:
     def command(verb: str) -> None:
-        subprocess.run([sys.executable, "-m", "tests.lab.openstack", verb, "glance"], cwd=CHECKOUT, check=True, timeout=120)
+        subprocess.run([sys.executable, "-m", "tests.lab.openstack", verb, "glance"], cwd=checkout(), check=True, timeout=120)
 
     command("stop")
     try:
@@ -268,7 +275,7 @@ def test_killed_lab_beside_this_one_starts_again(tmp_path: Path) -> None:
     state, port = tmp_path / "second-lab", int(os.environ.get("FERRY_LAB_BASE") or 21000) + 60
 
     def lab(*verbs: str) -> None:
-        subprocess.run([sys.executable, "-c", LAB, str(state), str(port), *verbs], cwd=CHECKOUT, check=True, timeout=200)
+        subprocess.run([sys.executable, "-c", LAB, str(state), str(port), *verbs], cwd=checkout(), check=True, timeout=200)
 
     def log_in() -> None:
         config = openstack.config.OpenStackConfig(config_files=[str(state / "clouds.yaml")], load_envvars=False)

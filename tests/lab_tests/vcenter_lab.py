@@ -152,7 +152,10 @@ class Client:
             return False
 
     def close(self) -> None:
-        Disconnect(self.si)
+        """Log out, if the session still lives, and close the sockets, which pyvmomi leaves to the garbage collector."""
+        if self.logged_in:
+            Disconnect(self.si)
+        self.si._stub.DropConnections()
 
     def all(self, kind: type) -> dict[str, Any]:
         view = self.content.viewManager.CreateContainerView(self.content.rootFolder, [kind], True)

@@ -85,15 +85,12 @@ class _Disk:
     def restart(self, now: float) -> None:
         """A new phase: its rate begins anew, and what was done before its first figure (a resumed copy) is no speed."""
         self.moved, self.passed = Meter(), Meter()
-        self.seen = now
-        self.seen_done: int | None = None
-        self.seen_skipped = 0
+        self.seen, self.seen_done, self.seen_skipped = now, self.done, self.skipped
 
     def tick(self, now: float) -> None:
         done, skipped, elapsed = self.done, self.skipped, now - self.seen
-        if self.seen_done is not None:
-            self.passed.add(max(0, done - self.seen_done), elapsed)
-            self.moved.add(max(0, (done - skipped) - (self.seen_done - self.seen_skipped)), elapsed)
+        self.passed.add(max(0, done - self.seen_done), elapsed)
+        self.moved.add(max(0, (done - skipped) - (self.seen_done - self.seen_skipped)), elapsed)
         self.seen, self.seen_done, self.seen_skipped = now, done, skipped
 
     def as_dict(self, now: float) -> dict[str, Any]:
@@ -168,12 +165,12 @@ class Progress:
             entry = self._disks.get(disk)
             if entry is None:
                 entry = self._disks[disk] = _Disk(time.monotonic())
-            if phase != entry.phase:
-                entry.restart(time.monotonic())
-                entry.phase = phase
             entry.done, entry.total = done, total
             if skipped is not None:
                 entry.skipped = skipped
+            if phase != entry.phase:
+                entry.phase = phase
+                entry.restart(time.monotonic())
             if why is not None:
                 entry.why = bounded(why, 200)
             if state != entry.state:
@@ -213,7 +210,10 @@ class Progress:
             self._why = bounded(why, 200)
 
     def install_signals(self) -> None:
-        """Let SIGTERM, SIGINT and SIGHUP stop the task. In the main thread only; C(__exit__) gives the old handlers back."""
+        """Let SIGTERM, SIGINT and SIGHUP stop the task; C(__exit__) gives the old handlers back. Python has them in the main
+        thread only: called in another one, this does nothing."""
+        if threading.current_thread() is not threading.main_thread():
+            return
         for number in SIGNALS:
             self._handlers[number] = signal.signal(number, self._on_signal)
 
@@ -342,6 +342,8 @@ class Progress:
         }
 
     def _write(self, state: str) -> None:
+        if self.path is None:
+            return
         self._written = time.monotonic()
         self._beat += 1
         temp = f"{self.path}.tmp"

@@ -197,8 +197,9 @@ def call(
     if microversion:
         kwargs["microversion"] = microversion
     try:
+        # A redirect is not followed: a token belongs to nobody but the host that the catalog names.
         response = getattr(conn, service).request(
-            path, method, raise_exc=False, connect_retries=retries, status_code_retries=retries, **kwargs
+            path, method, raise_exc=False, redirect=False, connect_retries=retries, status_code_retries=retries, **kwargs
         )
     except Exception as e:  # noqa: BLE001 - see connect()
         raise explain(e, step, at=at) from None

@@ -84,8 +84,8 @@ def fit(flavors: Iterable[Mapping[str, Any]], cpus: int, memory_mb: int, disk_gb
     :raises BadInput: none fits; lists the nearest.
     """
     rows = [r for r in flavors if not r.get("OS-FLV-DISABLED:disabled")]
-    fitting = []
-    special = []
+    fitting: list[tuple[tuple[float, int, int, str, str], Choice]] = []
+    special: list[tuple[tuple[float, int, int, str, str], Choice]] = []
     for row in rows:
         choice = _choice(row, cpus, memory_mb)
         if choice.surplus_cpus < 0 or choice.surplus_memory_mb < 0 or choice.disk_gb < disk_gb:

@@ -24,6 +24,12 @@ from .target import DIGEST, STATE
 GIB = 1 << 30
 #: C(progress(phase, done, total)): what is done, bytes done and in all. It may raise to stop the work.
 Progress = Callable[[str, int, int], None]
+#: Statuses of an image that a cut upload of ours may have left, and one that somebody is sending.
+UNFINISHED = ("queued", "saving", "uploading", "importing")
+#: Seconds that a server gets to notice that the sender of an image has died.
+FREE_SECONDS = 60.0
+#: Properties that say the controller: those of an earlier choice do not stay beside the new one's.
+CONTROLLER_KEYS = ("hw_disk_bus", "hw_scsi_model", "vmware_adaptertype", "vmware_disktype")
 #: Attributes that a run mends on an image that is there.
 MENDED = ("visibility", "protected", "min_disk", "min_ram")
 
@@ -213,6 +219,8 @@ class Upload:
         if self._params.get("min_disk") is None:
             wanted.pop("min_disk", None)
         wanted.update(own)
+        if any(k in own for k in CONTROLLER_KEYS):
+            wanted.update({k: None for k in CONTROLLER_KEYS if k in image and k not in own})
         if self._params.get("tags") is not None:
             image["tags"] = sorted(image.get("tags") or ())
         differing = {k: v for k, v in wanted.items() if image.get(k) != v}
@@ -254,9 +262,16 @@ class Upload:
         """An image without data: the one that a cut upload left, or a new one."""
         later = ("protected",)  # a protected image could not be removed when its data is refused
         body = {k: v for k, v in {**attributes, **own, STATE: "copying"}.items() if k not in later}
-        left = next((i for i in found if i["status"] == "queued" and i.get(STATE) == "copying"), None)
+        left = next((i for i in found if i["status"] in UNFINISHED and i.get(STATE) == "copying"), None)
         if left is None:
             return images.create(self._conn, {"name": self._params["name"], **body})
+        left = images.wait_free(self._conn, left["id"], timeout=FREE_SECONDS, check=self._stop)
+        if left["status"] != "queued":
+            raise BadInput(
+                f"Image {left['id']} was finished by somebody else meanwhile.",
+                step="send the image",
+                next_command="Run again: it will be compared.",
+            )
         return images.change(self._conn, left, body)
 
     def _send(self, found: list[dict[str, Any]], form: Form, own: Mapping[str, str], attributes: Mapping[str, Any]) -> dict[str, Any]:

@@ -10,22 +10,10 @@ import json
 import time
 from typing import Any, Iterable, Iterator, Mapping, Sequence
 
-from ..errors import BadInput, ServerError, bounded
+from ..errors import BadInput, Busy, FerryError, ServerError, bounded
 from .client import SERVICES, call, explain, get, listing, of_status, said_in
 
-#: Attributes of an image that are no properties (schema of the Image API, v2.16).
-ATTRIBUTES = frozenset(
-    "id name status visibility protected checksum owner size virtual_size container_format disk_format created_at updated_at self file schema "
-    "tags min_ram min_disk os_hidden os_hash_algo os_hash_value stores locations direct_url import_task_id".split()
-)
-#: Statuses in which an image is on its way.
-PASSING = ("saving", "importing", "uploading")
 PATCH_TYPE = "application/openstack-images-v2.1-json-patch"
-
-
-def properties_of(image: Mapping[str, Any]) -> dict[str, str]:
-    """The properties of an image: Glance shows them flat beside its attributes."""
-    return {k: str(v) for k, v in image.items() if k not in ATTRIBUTES and v is not None}
 
 
 def get_image(conn: Any, image_id: str) -> dict[str, Any]:
@@ -36,12 +24,8 @@ def get_image(conn: Any, image_id: str) -> dict[str, Any]:
 
 def find(conn: Any, name: str) -> list[dict[str, Any]]:
     """The project's own images of this name (or the one with this id), the oldest first."""
-    found = [
-        i
-        for i in listing(
-            conn, "image", "/images", "images", step="find the image", params={"name": _quoted(name), "owner": conn.current_project_id}
-        )
-    ]
+    query = {"name": _quoted(name), "owner": conn.current_project_id}
+    found = list(listing(conn, "image", "/images", "images", step="find the image", params=query))
     if not found:
         answer = call(conn, "image", "GET", f"/images/{_segment(name)}", step="find the image", allow=(400, 404))
         found = [answer.json()] if answer.status_code == 200 and answer.json().get("owner") == conn.current_project_id else []
@@ -111,14 +95,17 @@ def send(
             f"/images/{image_id}/{'stage' if stage else 'file'}",
             "PUT",
             raise_exc=False,
+            redirect=False,
             data=data,
             headers=headers,
             connect_retries=0,
             status_code_retries=0,
         )
-    except ServerError:
-        raise
-    except Exception as e:  # noqa: BLE001 - the SDK, keystoneauth and requests have no common base class: explain() sorts them
+    except Exception as e:  # the SDK, keystoneauth and requests have no common base class: explain() sorts them
+        # The connection is closed at once, so that the server sees the upload's end and lets the image go.
+        conn.session.session.close()
+        if isinstance(e, FerryError):
+            raise
         raise explain(e, step, at=SERVICES["image"]) from e
     if answer.status_code not in (200, 201, 202, 204):
         raise of_status(answer.status_code, said_in(answer), step, at=SERVICES["image"])
@@ -177,6 +164,27 @@ def _task_message(conn: Any, image_id: str) -> str | None:
         return None
     tasks = answer.json().get("tasks") or []
     return bounded(tasks[-1].get("message")) if tasks and tasks[-1].get("message") else None
+
+
+def wait_free(conn: Any, image_id: str, *, timeout: float, check: Any = None, pause: float = 1.0) -> dict[str, Any]:
+    """Wait until nobody sends data to the image; the image. A server notices after a while that a sender died.
+
+    :raises Busy: after C(timeout) seconds somebody still does.
+    """
+    end = time.monotonic() + timeout
+    while True:
+        image = get_image(conn, image_id)
+        if image["status"] not in ("saving", "uploading", "importing"):
+            return image
+        if check is not None:
+            check()
+        if time.monotonic() > end:
+            raise Busy(
+                f"Image {image_id} has the status {image['status']}: somebody sends its data.",
+                step="send the image",
+                next_command=f"Let that upload finish. If nobody sends it, delete image {image_id} and run again.",
+            )
+        time.sleep(pause)
 
 
 def members(conn: Any, image_id: str) -> list[str]:

@@ -253,7 +253,7 @@ def _volumes(vm: Mapping[str, Any], own: Options, known: matching.Known, target:
             errors.append(f"a volume named {bounded(name, 100)!r} that is not ours is there already ({taken[0]['id']})")
         size = -(-capacity // GIB)
         boots = index == root
-        row = {
+        row: dict[str, Any] = {
             "disk": key,
             "label": label,
             "index": index,

@@ -28,7 +28,8 @@ def run(params: Mapping[str, Any], *, check: bool = False) -> dict[str, Any]:
             progress.finish(label, why=None if result["changed"] else "there already")
             return result
     except FerryError as e:
-        raise e.add(disk=label)
+        e.add(disk=label)
+        raise
     finally:
         conn.close()
 

@@ -180,7 +180,7 @@ class _Copy:
         if w.facts is not None:
             if self.params["transport"] == "file":
                 raise BadInput("A VM's disk is read from vCenter: transport is https or auto.", step="read the options")
-            source = sources.open_https(self.session, w.facts, stop=self.progress.check)
+            source = sources.open_https(self.session, w.facts, stop=self.progress.check, patience=self.params["patience"])
         else:
             if self.params["transport"] == "https":
                 raise BadInput("A local source is read as a file: transport is file or auto.", step="read the options")

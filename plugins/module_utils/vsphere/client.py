@@ -12,12 +12,13 @@ from __future__ import annotations
 
 import http.client
 import os
+import re
 import socket
 import ssl
 import threading
-import xml.etree.ElementTree as ElementTree
 from dataclasses import dataclass, field
 from typing import Any, Callable, Mapping, TypeVar
+from xml.etree import ElementTree
 
 from ..errors import BadInput, FerryError, ServerError, bounded
 from ..requires import need, pyvmomi
@@ -33,8 +34,8 @@ IDLE_SECONDS = 45.0
 #: Labels of devices are localized to the session's locale.
 LOCALE = "en_US"
 
-_VERSIONS_PATH = "/sdk/vimServiceVersions.xml"
-_MAX_VERSIONS_BYTES = 1 << 20
+VERSIONS_PATH = "/sdk/vimServiceVersions.xml"
+MAX_VERSIONS_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -118,25 +119,57 @@ def ssl_context(validate_certs: bool, ca_path: str | None) -> ssl.SSLContext:
         raise BadInput(f"ca_path {path} cannot be read as PEM certificates.", step="connect to vCenter", said=e) from e
 
 
-def choose_version(document: bytes, known: list[tuple[str, str]]) -> str | None:
-    """The newest API version that both sides speak.
-
-    :param document: the server's vimServiceVersions.xml (vSphere Web Services SDK Programming Guide, "Identifying the API
-        versions supported by the server").
-    :param known: pyVmomi's versions, newest first, as (name, version id).
-    :returns: pyVmomi's name of it, or None where the document is none of a vSphere server or there is none in common.
-    """
+def offered_versions(document: bytes) -> list[str]:
+    """The API versions in a server's vimServiceVersions.xml, newest first (vSphere Web Services SDK Programming Guide,
+    "Identifying the API versions supported by the server"); none where the document is none of a vSphere server."""
     if b"<!DOCTYPE" in document or b"<!ENTITY" in document:
-        return None
+        return []
     try:
         root = ElementTree.fromstring(document)
     except ElementTree.ParseError:
-        return None
-    offered: set[str] = set()
-    for namespace in root.iter("namespace"):
-        if (namespace.findtext("name") or "").startswith("urn:vim25"):
-            offered.update(e.text for e in namespace.iter("version") if e.text)
+        return []
+    spaces = [n for n in root.iter("namespace") if (n.findtext("name") or "").startswith("urn:vim25")]
+    return [e.text for n in spaces for e in n.iter("version") if e.text]
+
+
+def newest_version(document: bytes) -> str | None:
+    """The version that a server itself counts as its newest, where it is one that can stand in a request."""
+    version = next(iter(offered_versions(document)), None)
+    return version if version and re.fullmatch(r"[0-9A-Za-z.]{1,40}", version) else None
+
+
+def choose_version(document: bytes, known: list[tuple[str, str]]) -> str | None:
+    """The newest API version that both sides speak, by the name that pyVmomi has for it.
+
+    :param document: the server's vimServiceVersions.xml.
+    :param known: pyVmomi's versions, newest first, as (name, version id).
+    """
+    offered = set(offered_versions(document))
     return next((name for name, version in known if version and version in offered), None)
+
+
+def not_vsphere(where: Endpoint, status: int) -> ServerError:
+    """The error for a server that does not say which vSphere API it speaks."""
+    return ServerError(
+        f"{where.netloc} is no vSphere server, or none of an API version that is spoken here.",
+        code="not_vsphere",
+        step="connect to vCenter",
+        said=f"HTTP {status} to GET {VERSIONS_PATH}",
+        host=where.host,
+        port=where.port,
+    )
+
+
+def login_refused(where: Endpoint, said: str | None) -> ServerError:
+    """The error for a wrong user name or password; the password is not in it."""
+    return ServerError(
+        f"{where.netloc} refuses the user name or the password of {bounded(where.username, 120)}.",
+        code="login",
+        step="log in to vCenter",
+        said=said,
+        host=where.host,
+        username=where.username,
+    )
 
 
 def fault_name(fault: BaseException) -> str:
@@ -181,7 +214,7 @@ def transport_error(e: BaseException, where: Endpoint, step: str) -> FerryError:
         )
     if isinstance(e, ssl.SSLError):
         return ServerError(f"{at} does not speak TLS as expected.", code="unreachable", step=step, said=e, host=where.host, port=where.port)
-    if type(e) is http.client.HTTPException:  # how pyVmomi says an HTTP status that is no SOAP
+    if e.__class__ is http.client.HTTPException:  # how pyVmomi says an HTTP status that is no SOAP
         return ServerError(f"{at} answers with an HTTP error.", code="unreachable", step=step, said=e, host=where.host, port=where.port)
     broke = isinstance(e, (ConnectionResetError, BrokenPipeError, http.client.HTTPException))
     return ServerError(
@@ -239,9 +272,9 @@ class Session:
             where.host, where.port, timeout=min(CONNECT_TIMEOUT, self._timeout), context=self.ssl_context
         )
         try:
-            connection.request("GET", _VERSIONS_PATH)
+            connection.request("GET", VERSIONS_PATH)
             answer = connection.getresponse()
-            document = answer.read(_MAX_VERSIONS_BYTES)
+            document = answer.read(MAX_VERSIONS_BYTES)
         except (OSError, http.client.HTTPException) as e:
             raise transport_error(e, where, "connect to vCenter") from e
         finally:
@@ -249,14 +282,7 @@ class Session:
         known = [(name, str(support.versionIdMap[name])) for name in support.GetServiceVersions("vim25")]
         version = choose_version(document, known) if answer.status == 200 else None
         if version is None:
-            raise ServerError(
-                f"{where.netloc} is no vSphere server, or none of an API version that this pyVmomi speaks.",
-                code="not_vsphere",
-                step="connect to vCenter",
-                said=f"HTTP {answer.status} to GET {_VERSIONS_PATH}",
-                host=where.host,
-                port=where.port,
-            )
+            raise not_vsphere(where, answer.status)
         return version
 
     def _login(self, generation: int) -> None:
@@ -271,14 +297,7 @@ class Session:
             try:
                 manager.Login(self.endpoint.username, self.endpoint.password, LOCALE)
             except self.vim.fault.InvalidLogin as e:
-                raise ServerError(
-                    f"{self.endpoint.netloc} refuses the user name or the password of {bounded(self.endpoint.username, 120)}.",
-                    code="login",
-                    step=step,
-                    said=fault_text(e),
-                    host=self.endpoint.host,
-                    username=self.endpoint.username,
-                ) from None
+                raise login_refused(self.endpoint, fault_text(e)) from None
             except Exception as e:  # whatever pyVmomi lets through: typed here, or raised again
                 typed = self.error(e, step)
                 if typed is e:

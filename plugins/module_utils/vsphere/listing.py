@@ -13,10 +13,11 @@ from __future__ import annotations
 from typing import Any, Iterable, Mapping, Sequence
 
 from ..errors import BadInput
-from .client import Session
+from .client import connect, endpoint
 from .guest import POWER
 from .properties import Row, moref_of, of_view
 from .tree import ANCESTORS, Tree, shown
+from .wire import NeedsTypes, read_view
 
 #: Always read of a VM: what the ferry_* variables are made of, and what filters templates out.
 VM_ALWAYS = ("name", "parent", "parentVApp", "config.instanceUuid", "config.template")
@@ -224,7 +225,7 @@ def records(
 
 
 def read(
-    session: Session,
+    params: Mapping[str, Any],
     *,
     properties: Sequence[str],
     group_by: Sequence[str] = (),
@@ -233,7 +234,10 @@ def read(
     with_esxi_hosts: bool = True,
     with_datastores: bool = True,
 ) -> list[dict[str, Any]]:
-    """Read the inventory, in one question whose answer comes in pages; see records()."""
+    """Read the inventory, in one question whose answer comes in pages; see records().
+
+    :param params: the connection options.
+    """
     leaves = dict.fromkeys([*VM_ALWAYS, *(leaf for g in group_by for leaf in GROUPINGS[g]), *properties])
     paths: dict[str, Sequence[str]] = {"VirtualMachine": tuple(leaves), **ANCESTORS}
     by_host = bool({"host", "cluster"} & set(group_by))
@@ -241,10 +245,19 @@ def read(
         paths["HostSystem"] = HOST_PATHS if with_esxi_hosts else ("name", "parent")
     if with_datastores or "datastore" in group_by:
         paths["Datastore"] = DATASTORE_PATHS if with_datastores else ("name", "parent")
-    rows = of_view(session, paths)
+    rows = _read(params, paths)
     found = records(rows, properties=properties, group_by=group_by, include_templates=include_templates, folders=folders)
     unwanted = {kind for kind, wanted in (("esxi_host", with_esxi_hosts), ("datastore", with_datastores)) if not wanted}
     return [r for r in found if r["kind"] not in unwanted]
+
+
+def _read(params: Mapping[str, Any], paths: Mapping[str, Sequence[str]]) -> list[Row]:
+    """Without pyVmomi, whose import alone takes longer than all of this, unless a whole data object is asked for."""
+    try:
+        return read_view(endpoint(params), paths)
+    except NeedsTypes:
+        with connect(params) as session:
+            return of_view(session, paths)
 
 
 def unique_names(names: Sequence[tuple[str, str]]) -> tuple[list[str], dict[str, list[str]]]:

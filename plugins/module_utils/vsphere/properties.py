@@ -38,6 +38,11 @@ def kind_of(ref: Any) -> str:
     return str(ref._wsdlName)
 
 
+def no_such_property(name: str, paths: Mapping[str, Sequence[str]], step: str, said: str | None) -> BadInput:
+    """The error for a property path that the API does not have."""
+    return BadInput(f"There is no property {name} of {', '.join(paths)} in this vCenter's API.", step=step, said=said)
+
+
 def _property_specs(session: Session, paths: Mapping[str, Sequence[str]]) -> list[Any]:
     collector = session.vmodl.query.PropertyCollector
     return [collector.PropertySpec(type=getattr(session.vim, kind), pathSet=list(leaves), all=False) for kind, leaves in paths.items()]
@@ -67,11 +72,7 @@ def _read(session: Session, object_specs: list[Any], paths: Mapping[str, Sequenc
     except ServerError as e:
         fault = e.__cause__
         if isinstance(fault, session.vmodl.query.InvalidProperty):
-            raise BadInput(
-                f"There is no property {getattr(fault, 'name', '')} of {', '.join(paths)} in this vCenter's API.",
-                step=step,
-                said=fault_text(fault),
-            ) from e
+            raise no_such_property(str(getattr(fault, "name", "")), paths, step, fault_text(fault)) from e
         # the token of a page belongs to the session that it was given to
         if session.generation == generation or not isinstance(fault, session.vmodl.fault.InvalidArgument):
             raise

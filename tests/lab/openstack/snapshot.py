@@ -41,6 +41,9 @@ class Snapshot:
             with closing(sqlite3.connect(layout.database(name))) as source, closing(sqlite3.connect(beside / f"{name}.sqlite")) as copy:
                 source.backup(copy)
                 copy.execute("PRAGMA journal_mode=DELETE")  # one file, no log beside it
+                if name == "keystone":
+                    copy.execute("UPDATE password SET password_hash = ''")
+                    copy.commit()
         shutil.copy(layout.state / _COMPUTE_ID, beside / "compute_id")
         (beside / "origin").write_text(f"{layout.base}\n{layout.state}\n")
         try:

@@ -8,6 +8,8 @@ import (
 	"crypto/sha1"
 	"fmt"
 	"path"
+	"reflect"
+	"slices"
 
 	"github.com/vmware/govmomi/simulator"
 	"github.com/vmware/govmomi/vim25/mo"
@@ -90,11 +92,26 @@ func flatDisks(devices []types.BaseVirtualDevice) (disks []*types.VirtualDisk) {
 	return disks
 }
 
+// ownDevice copies a default device: the simulator gives the same objects to every VM.
+func ownDevice(d types.BaseVirtualDevice) types.BaseVirtualDevice {
+	old := reflect.ValueOf(d).Elem()
+	copied := reflect.New(old.Type())
+	copied.Elem().Set(old)
+	own := copied.Interface().(types.BaseVirtualDevice)
+	if c, ok := own.(types.BaseVirtualController); ok {
+		c.GetVirtualController().Device = slices.Clone(c.GetVirtualController().Device)
+	}
+	return own
+}
+
 // addDevices appends the controllers, disks and network adapters of the model to the simulator's default devices.
 // References: vSphere Web Services API, VirtualDisk, VirtualDiskFlatVer2BackingInfo, VirtualSCSIController,
 // VirtualEthernetCard; labels as the vSphere Client shows them in locale en_US.
 func (l *Lab) addDevices(vm *simulator.VirtualMachine, v *VM) error {
-	devices := vm.Config.Hardware.Device
+	devices := make([]types.BaseVirtualDevice, 0, len(vm.Config.Hardware.Device)+len(v.Disks)+len(v.NICs)+4)
+	for _, d := range vm.Config.Hardware.Device {
+		devices = append(devices, ownDevice(d))
+	}
 	controllers := map[string]int32{} // "kind family:bus" to key
 	attach := func(key, child int32) {
 		for _, d := range devices {

@@ -15,6 +15,7 @@ import (
 
 	"github.com/vmware/govmomi/object"
 	"github.com/vmware/govmomi/simulator"
+	"github.com/vmware/govmomi/vim25/methods"
 	"github.com/vmware/govmomi/vim25/types"
 )
 
@@ -109,13 +110,24 @@ func (l *Lab) buildVM(ctx context.Context, v *VM) error {
 	if v.SecureBoot {
 		spec.BootOptions = &types.VirtualMachineBootOptions{EfiSecureBootEnabled: types.NewBool(true)}
 	}
-	t, err := folder.CreateVM(ctx, spec, l.pools[v.Host], host)
-	info, err := wait(ctx, t, err)
-	if err != nil {
-		return err
+	// Called directly: a client's wait for a task costs 10 ms, and so does Task.Wait, which a thousand VMs feel.
+	reg, sim, ref := l.service.Context.Map, l.context(), host.Reference()
+	body, ok := reg.Get(folder.Reference()).(*simulator.Folder).CreateVMTask(sim, &types.CreateVM_Task{
+		This: folder.Reference(), Config: spec, Pool: l.pools[v.Host].Reference(), Host: &ref,
+	}).(*methods.CreateVM_TaskBody)
+	if !ok || body.Res == nil {
+		return fmt.Errorf("it was not created: %+v", body)
 	}
-	reg := l.service.Context.Map
-	vm := reg.Get(info.Result.(types.ManagedObjectReference)).(*simulator.VirtualMachine)
+	task := reg.Get(body.Res.Returnval).(*simulator.Task)
+	for settled := false; !settled; time.Sleep(20 * time.Microsecond) {
+		reg.WithLock(l.context(), task, func() {
+			settled = task.Info.State == types.TaskInfoStateSuccess || task.Info.State == types.TaskInfoStateError
+		})
+	}
+	if task.Info.Error != nil {
+		return fmt.Errorf("it was not created: %T %+v", task.Info.Error.Fault, task.Info.Error.Fault)
+	}
+	vm := reg.Get(task.Info.Result.(types.ManagedObjectReference)).(*simulator.VirtualMachine)
 	if err = l.addDevices(vm, v); err != nil {
 		return err
 	}

@@ -18,7 +18,7 @@ ROLES = sorted(f.name for f in (TOP / "roles").glob("*") if f.is_dir())
 CODE = (".py", ".sh", ".go", ".yml", ".yaml")
 LONGEST = 500
 #: A lint that is silenced says which one and why, in the same line.
-SILENCED = re.compile(r"#\s*(noqa\b(?!: [A-Z]+\d+(, ?[A-Z]+\d+)* - \w)|type: ?ignore(?!\[[\w, -]+\]\s+# \w))")
+SILENCED = re.compile(r"#\s*(noqa\b(?!: [A-Z]+\d+(, ?[A-Z]+\d+)* +(- )?\w)|type: ?ignore(?!\[[\w, -]+\]\s+# \w))")
 
 
 def test_silenced_lints_say_why(files: list[str], top: Path) -> None:

@@ -33,7 +33,8 @@ def problem(error: FerryError | str, severity: str = "error") -> dict[str, Any]:
     if isinstance(error, str):
         return {"severity": severity, "message": error}
     facts = {k: v for k, v in error.details.items() if k in ("path", "offset", "found", "expected")}
-    return {"severity": severity, "message": error.message, **facts}
+    # The facts stand beside the message; there they need not be repeated.
+    return {"severity": severity, "message": error.message.partition(" [")[0] if facts else error.message, **facts}
 
 
 def inspect(path: str, hypervisor: str = "vmware", deep: bool = False, *, allow_extents: Iterable[str] = ()) -> dict[str, Any]:

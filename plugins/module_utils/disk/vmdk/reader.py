@@ -227,7 +227,7 @@ def _open_sparse(file: RawFile) -> Disk:
     extent = SparseExtent(file)
     info = DiskInfo(file.path, "vmdk", embedded=True)
     data = extent.descriptor_bytes()
-    if data is None:
+    if data is None or not any(data):
         raise VmdkError(
             "This is one extent of a split disk: name the disk's descriptor instead.", path=file.path, offset=28, found="no descriptor"
         )

@@ -70,7 +70,7 @@ def _what_is_wrong(file: RawFile) -> str:
     at = tail.rfind(MAGIC)
     if at >= SECTOR and start + at > 0:
         value, size, kind = unpack_marker(tail[at - SECTOR :])
-        if (size, kind) == (0, MARKER_FOOTER):
+        if (size, kind) == (0, MARKER_FOOTER) and start + at + 2 * SECTOR < file.size:
             return f"Bytes follow the end of the stream, whose footer is at {start + at}: the file was appended to or padded."
     return "The stream is truncated: it has no footer at its end."
 

@@ -63,7 +63,8 @@ def read(vcenter: FakeVcenter, params: dict[str, Any], tmp_path: Path) -> Read:
         module = inventory_loader.get("ferry.vmware.vcenter")
         assert module.verify_file(str(path))
         module.parse(data, DataLoader(), str(path), cache=again)
-        module.update_cache_if_changed()  # as the inventory manager does
+        if options.get("cache"):
+            module.update_cache_if_changed()  # as the inventory manager does
         data.reconcile_inventory()
         return data
 

@@ -28,7 +28,7 @@ from ansible_collections.ferry.vmware.plugins import plugin_utils
 
 FIXTURES = Path(__file__).parents[2] / "fixtures" / "collections"
 ROOT = Path(list(plugin_utils.__path__)[0]).parents[4]
-PATIENCE = 60.0
+PATIENCE = 120.0
 pytestmark = pytest.mark.slow
 
 
@@ -208,10 +208,11 @@ def test_what_is_refused_what_fails_and_check_mode(site: Site) -> None:
     assert [name for name, _word, _pid in site.log("begin")] == ["web01"]  # only the crash began
 
 
-def test_interrupt_of_the_playbook_stops_the_module(site: Site) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_interrupt_of_the_playbook_stops_the_module(site: Site, number: signal.Signals) -> None:
     process = site.start({"ferry.toy.long": site.toy()})
     pid = until(site.running, "a run")["pid"]
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     output = process.end()
     assert process.returncode != 0, output
     until(lambda: not alive(pid), "the end of the module")
@@ -232,6 +233,14 @@ def test_kill_of_the_playbook_stops_the_module_and_the_next_run_goes_on(site: Si
     assert len(site.log("end")) == 1
     assert not list(site.status.iterdir())
     assert not list((site.home / ".ansible_async").iterdir())
+
+
+def test_timeout_of_the_task_stops_the_module(site: Site) -> None:
+    process = site.start({"ferry.toy.long": site.toy(), "timeout": 5})
+    pid = until(lambda: site.log("begin"), "a run")[0][2]
+    assert "Timed out" in process.end() or "timeout" in process.text().lower()
+    until(lambda: not alive(pid), "the end of the module")
+    assert site.log("interrupted:")
 
 
 def kill_all(process: Playbook) -> None:

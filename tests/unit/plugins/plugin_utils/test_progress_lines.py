@@ -70,6 +70,11 @@ def test_wide_names_stay_aligned() -> None:
     assert lines.cells(plain[: plain.index("47.5%")]) == lines.cells(wide[: wide.index("47.5%")])
 
 
+def test_a_file_is_named_once() -> None:
+    assert lines.title("/vol/a.vmdk", "a.vmdk") == lines.title("a.vmdk", "a.vmdk") == lines.title("", "a.vmdk") == "a.vmdk"
+    assert lines.title("a", "b") == "a · b"
+
+
 def test_other_units() -> None:
     text = lines.running_line("wave1", "", {**RUNNING, "done": 3, "total": 7, "rate": 0.1}, unit="VMs")
     assert "3 of 7 VMs" in text

@@ -110,7 +110,7 @@ def test_signal_stops_every_thread_and_handlers_come_back(tmp_path: Path, number
     def task() -> None:
         with Progress(str(path)) as progress:
             progress.install_signals()
-            threads = [threading.Thread(target=work, args=(progress,)) for _ in range(3)]
+            threads = [threading.Thread(target=work, args=(progress,)) for _n in range(3)]
             for thread in threads:
                 thread.start()
             progress.check()
@@ -211,7 +211,7 @@ def test_rate_counts_what_moved_in_this_run_only(tmp_path: Path, monkeypatch: py
         facts = progress.snapshot()["disks"]["d"]
         assert facts["rate"] == pytest.approx(1_500)
         assert facts["left"] == pytest.approx((60_000 - step * 2_000) / 2_000, abs=0.1)
-    for _ in range(60):
+    for _n in range(60):
         now[0] += 1.0
         stalled = progress.snapshot()["disks"]["d"]
     assert stalled["rate"] < 50

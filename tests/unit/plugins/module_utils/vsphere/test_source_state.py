@@ -173,7 +173,7 @@ def test_an_attribute_that_another_run_defines_first(params: dict[str, Any], gue
         raise Fault("DuplicateName", '<name>ferry.state</name><object type="CustomFieldsManager">CustomFieldsManager</object>')
 
     set_values: list[str] = []
-    guest.fake.handlers |= {"AddCustomFieldDef": define, "SetField": lambda body: set_values.append(body)}
+    guest.fake.handlers |= {"AddCustomFieldDef": define, "SetField": set_values.append}
     done = run(params, Wanted(attributes={"ferry.state": "copied"}))
     assert done["after"]["attributes"] == {"ferry.state": "copied"}
     assert ">7</key>" in set_values[0]

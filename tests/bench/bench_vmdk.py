@@ -1,0 +1,185 @@
+# Copyright (c) 2026, ferry.vmware contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""VMDK conversions beside qemu-img, in turns, on a disk with a real file system; the median counts.
+
+Every output is compared with the source before a figure is written. Writes build/bench/vmdk.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Callable
+
+TOP = Path(__file__).resolve().parents[2]
+BUILD = TOP / "build"
+#: Where files for the file system come from.
+FILES = (Path("/usr/lib"), Path("/usr/share"))
+MIB = 1 << 20
+
+
+def make_disk(path: Path, size: int, percent: int) -> None:
+    """A raw disk of C(size) bytes with an ext4 of real files, C(percent) of it data."""
+    wanted = size * percent // 100
+    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+        taken = count = 0
+        for top in FILES:
+            for file in sorted(top.rglob("*")):
+                if taken >= wanted:
+                    break
+                if file.is_file() and not file.is_symlink() and os.access(file, os.R_OK):
+                    shutil.copyfile(file, Path(folder) / f"{count:06d}-{file.name}"[:200])
+                    taken += file.stat().st_size
+                    count += 1
+        with path.open("wb") as out:
+            out.truncate(size)
+        subprocess.run(["mkfs.ext4", "-q", "-F", "-d", folder, str(path)], check=True)
+
+
+def ours(*arguments: str) -> list[str]:
+    return [sys.executable, "-m", "disk.vmdk", *arguments]
+
+
+def run(command: list[str]) -> float:
+    """Seconds that C(command) takes."""
+    env = {**os.environ, "PYTHONPATH": str(TOP / "plugins" / "module_utils")}
+    began = time.monotonic()
+    subprocess.run(command, check=True, env=env, stdout=subprocess.DEVNULL)
+    return time.monotonic() - began
+
+
+def in_turns(rounds: int, one: Callable[[], float], other: Callable[[], float]) -> tuple[float, float]:
+    """Medians of C(one) and C(other), run alternately."""
+    a, b = [], []
+    for _ in range(rounds):
+        a.append(one())
+        b.append(other())
+    return statistics.median(a), statistics.median(b)
+
+
+def same(a: Path, b: Path) -> None:
+    subprocess.run(["cmp", "-s", str(a), str(b)], check=True)
+
+
+def conversion(
+    work: str, rounds: int, src: Path, fmt: str, peer: list[str], goal: float, folder: Path, raw: Path, *extra: str
+) -> list[dict[str, object]]:
+    """Rows for one conversion: the time, and for compressed ones the size."""
+    mine, theirs = folder / "mine", folder / "theirs"
+
+    def we() -> float:
+        mine.unlink(missing_ok=True)
+        return run(ours("convert", str(src), str(mine), "--format", fmt, "--force", *extra))
+
+    def they() -> float:
+        theirs.unlink(missing_ok=True)
+        return run([*peer, str(src), str(theirs)])
+
+    a, b = in_turns(rounds, we, they)
+    back = folder / "back"
+    if fmt == "raw":
+        same(mine, raw)
+    else:
+        run(["qemu-img", "convert", "-f", "vmdk", "-O", "raw", str(mine), str(back)])
+        same(back, raw)
+        back.unlink()
+    rows: list[dict[str, object]] = [
+        {"work": work, "peer": " ".join(peer), "ours_value": a, "peer_value": b, "unit": "s", "ratio": round(b / a, 2), "goal": goal}
+    ]
+    if fmt == "streamOptimized":
+        size, other = mine.stat().st_size, theirs.stat().st_size
+        sized = 1.0 if extra else 0.95
+        rows.append(
+            {
+                "work": f"{work}, size",
+                "peer": " ".join(peer),
+                "ours_value": size,
+                "peer_value": other,
+                "unit": "B",
+                "ratio": round(other / size, 3),
+                "goal": sized,
+            }
+        )
+    mine.unlink()
+    theirs.unlink()
+    return rows
+
+
+def of_many(rounds: int, count: int, folder: Path) -> dict[str, object]:
+    """Facts of many files: one Python process beside a shell loop of qemu-img."""
+    many = folder / "many"
+    many.mkdir()
+    small = folder / "small.raw"
+    with small.open("wb") as out:
+        out.truncate(64 * MIB)
+        out.write(b"x" * MIB)
+    run(ours("convert", str(small), str(many / "0.vmdk"), "--format", "streamOptimized"))
+    for i in range(1, count):
+        shutil.copyfile(many / "0.vmdk", many / f"{i}.vmdk")
+    program = "import sys, glob; from disk.vmdk.info import inspect\nfor f in glob.glob(sys.argv[1] + '/*.vmdk'): inspect(f)"
+    loop = f"for f in {many}/*.vmdk; do qemu-img info $f; done"
+    a, b = in_turns(rounds, lambda: run([sys.executable, "-c", program, str(many)]), lambda: run(["sh", "-c", loop]))
+    return {
+        "work": f"info of {count} files",
+        "peer": "qemu-img info in a loop",
+        "ours_value": a,
+        "peer_value": b,
+        "unit": "s",
+        "ratio": round(b / a, 2),
+        "goal": 20.0,
+    }
+
+
+def measure(folder: Path, size: int, percent: int, rounds: int, files: int) -> list[dict[str, object]]:
+    raw = folder / "disk.raw"
+    make_disk(raw, size, percent)
+    qemu = ["qemu-img", "convert", "-W", "-m", "8"]
+    to_stream = [*qemu, "-f", "raw", "-O", "vmdk", "-o", "subformat=streamOptimized", "-c"]
+    to_sparse = [*qemu, "-f", "raw", "-O", "vmdk", "-o", "subformat=monolithicSparse"]
+    to_raw = [*qemu, "-f", "vmdk", "-O", "raw"]
+    stream, sparse, flat = folder / "stream.vmdk", folder / "sparse.vmdk", folder / "flat.vmdk"
+    for path, fmt in ((stream, "streamOptimized"), (sparse, "monolithicSparse"), (flat, "monolithicFlat")):
+        run(ours("convert", str(raw), str(path), "--format", fmt))
+    rows = conversion("raw to streamOptimized", rounds, raw, "streamOptimized", to_stream, 15.0, folder, raw)
+    rows += conversion(
+        "raw to streamOptimized, smallest", rounds, raw, "streamOptimized", to_stream, 4.0, folder, raw, "--compression-level", "6"
+    )
+    rows += conversion("streamOptimized to raw", rounds, stream, "raw", to_raw, 3.0, folder, raw)
+    rows += conversion("raw to monolithicSparse", rounds, raw, "monolithicSparse", to_sparse, 1.5, folder, raw)
+    rows += conversion("monolithicSparse to raw", rounds, sparse, "raw", to_raw, 1.5, folder, raw)
+    rows += conversion("flat to raw", rounds, folder / "flat-flat.vmdk", "raw", ["cp", "--sparse=always"], 0.95, folder, raw)
+    rows.append(of_many(rounds, files, folder))
+    return rows
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--size", type=int, default=4096, help="MiB of disk")
+    parser.add_argument("--percent", type=int, default=30, help="of it data")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--files", type=int, default=1000)
+    args = parser.parse_args()
+    out = BUILD / "bench" / "vmdk.json"
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=BUILD) as folder:
+        rows = measure(Path(folder), args.size * MIB, args.percent, args.rounds, args.files)
+    out.write_text(json.dumps({"rows": rows}, indent=2) + "\n")
+    for row in rows:
+        print(
+            f"{row['work']:42} {row['ours_value']:>12.4g} {row['peer_value']:>12.4g} {row['unit']:2} {row['ratio']:>7}x (goal {row['goal']})"
+        )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
