@@ -13,9 +13,7 @@ STEP := tools/step.sh
 # More arguments for the tool of a target: make test-unit ARGS='-k vmdk -x'
 ARGS ?=
 
-# The user's own lab, and the one that tests start for themselves beside it.
-export FERRY_LAB_BASE ?= 21000
-export FERRY_LAB_DIR ?= $(TOP)/build/lab
+# make test starts a lab of its own beside the user's (build/lab, ports from 21000).
 TEST_LAB := FERRY_LAB_BASE=$${FERRY_TEST_LAB_BASE:-21500} FERRY_LAB_DIR=$(TOP)/build/lab-test
 export ANSIBLE_COLLECTIONS_PATH := $(COLLECTIONS)
 export PYTHONPYCACHEPREFIX ?= $(TOP)/build/pycache

@@ -70,7 +70,10 @@ def migrate(arguments: list[str]) -> dict[str, Any]:
         "ferry.vmware.migrate",
         *("-i", str(TOP / "demo" / "inventory")),
         *("-e", "ferry_wave=demo"),
-        *("-e", json.dumps({"ferry_ledger": str(OUT / "ledger"), "ferry_report": str(OUT / "report.html"), "ferry_report_json": str(report)})),
+        *(
+            "-e",
+            json.dumps({"ferry_ledger": str(OUT / "ledger"), "ferry_report": str(OUT / "report.html"), "ferry_report_json": str(report)}),
+        ),
         *arguments,
     ]
     if subprocess.run(command, cwd=TOP, env=playbook_environment(), check=False).returncode:

@@ -6,7 +6,7 @@
 
 The tests' lab has ports and a folder of its own (build/lab-test), so that it does not meet the one a user works with.
 It is made anew each time, starts in the background while lint and unit tests run, and is stopped at the end, whatever
-happened. A failed step does not hide the others of its kind; the lab's tests run only when the quick ones pass.
+happened. A failed step does not hide the others of its round, and no further round begins after it.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ from pathlib import Path
 
 TOP = Path(__file__).resolve().parent.parent
 LOGS = TOP / "build" / "logs"
-QUICK = ("lint", "test-unit", "sanity", "test-slow", "test-molecule")
+ROUNDS = (("lint", "test-unit"), ("sanity", "test-slow", "test-molecule"))
 WITH_LAB = ("test-lab", "test-integration")
 PYTEST_LOGS = ("unit", "unit-slow", "lab-tests")
 CLOSING = re.compile(r"^=+ (.*\bpassed\b.*|.*\bfailed\b.*|.*\berrors?\b.*) =+$")
 
 
-def make(*targets: str, lab: dict[str, str]) -> int:
+def make(*targets: str, lab: dict[str, str] | None = None) -> int:
     # Without MAKEFLAGS: this make is not a part of the one that called, and has its own way with -k.
-    env = {k: v for k, v in os.environ.items() if k not in ("MAKEFLAGS", "MFLAGS", "MAKELEVEL")} | lab
+    env = {k: v for k, v in os.environ.items() if k not in ("MAKEFLAGS", "MFLAGS", "MAKELEVEL")} | (lab or {})
     return subprocess.run(["make", "-k", "--no-print-directory", *targets], cwd=TOP, env=env, check=False).returncode
 
 
@@ -86,7 +86,8 @@ def main() -> int:
     lab, failed = Lab(), 0
     try:
         lab.start()
-        failed = make(*QUICK, lab=lab.env)
+        for targets in ROUNDS:
+            failed = failed or make(*targets)
         if not failed:
             failed = 0 if lab.wait() else 1
         if not failed:

@@ -201,6 +201,10 @@ vms:
         controller_kind:
           description: V(scsi), V(ide), V(sata), V(nvme) or V(unknown).
           type: str
+        adapter:
+          description: The controller's model (V(ide), V(buslogic), V(lsilogic), V(lsisas1068), V(pvscsi), V(sata) or V(nvme)), null for others.
+          type: str
+          sample: pvscsi
         bus:
           description: Number of the controller's bus.
           type: int

@@ -296,6 +296,14 @@ def test_a_destroyed_vm_is_gone_for_every_session(client: Client) -> None:
     other.close()
 
 
+def test_a_vm_is_not_made_where_its_host_has_no_such_datastore(client: Client) -> None:
+    plain, hosts = client.vm("plain"), client.all(vim.HostSystem)
+    for path, host in (("[local1]", "esx2"), ("[nowhere]", "esx1"), ("[nowhere]", None)):
+        spec = vim.vm.ConfigSpec(name="lost", guestId="otherGuest", files=vim.vm.FileInfo(vmPathName=path))
+        with pytest.raises(vim.fault.InvalidDatastore):
+            plain.parent.CreateVM_Task(spec, plain.resourcePool, hosts[host] if host else None)
+
+
 def test_sessions_end_on_demand(client: Client) -> None:
     vm = client.vm("plain")
     assert client.lab.fault("session_expire")["expired"] >= 1

@@ -9,11 +9,15 @@ from __future__ import annotations
 import http.client
 import json
 import os
+import subprocess
+import sys
 import urllib.request
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from ansible_collections.ferry.vmware.plugins.module_utils.errors import BadInput, ServerError
 from ansible_collections.ferry.vmware.plugins.module_utils.vsphere import client, disks, find, guest, properties, source_state
@@ -200,3 +204,33 @@ def test_a_guest_that_hangs(session: client.Session, db01: find.VmRef, faults: A
     done = source_state.apply(session, db01, source_state.Wanted(power="shutdown", shutdown_timeout=1, on_timeout="poweroff"))
     assert (done["power_method"], done["after"]["power"]) == ("poweroff", "off")
     assert "had not shut down after 1 seconds" in done["power_reason"]
+
+
+def play(folder: Path, tasks: list[dict[str, Any]], *words: str) -> subprocess.CompletedProcess[str]:
+    """Run C(tasks) on localhost; the connection comes from the environment."""
+    whole = [{"hosts": "localhost", "gather_facts": False, "tasks": tasks}]
+    (folder / "play.yml").write_text(yaml.safe_dump(whole))
+    env = {**os.environ, "ANSIBLE_COLLECTIONS_PATH": str(Path(__file__).resolve().parents[5]), "ANSIBLE_LOCALHOST_WARNING": "false"}
+    program = Path(sys.executable).with_name("ansible-playbook")
+    command = [str(program), "-i", "localhost,", "-c", "local", "-e", f"ansible_python_interpreter={sys.executable}", "play.yml", *words]
+    return subprocess.run(command, env=env, cwd=folder, capture_output=True, text=True, timeout=120, check=False)
+
+
+def test_the_module_plans_does_and_does_no_more(session: client.Session, db01: find.VmRef, tmp_path: Path) -> None:
+    wanted = {"vm": "db01", "power": "shutdown", "shutdown_timeout": 60, "note": "gone to the cloud", "attributes": {"ferry.test": "x"}}
+    tasks = [{"name": "Put the source to rest", "ferry.vmware.vm_source_state": wanted}]
+    planned = play(tmp_path, tasks, "--check", "--diff")
+    assert (planned.returncode, "changed=1" in planned.stdout) == (0, True), planned.stdout + planned.stderr
+    assert '+    "power": "off"' in planned.stdout
+    assert source_state.read_state(session, db01).power == "on"
+    done = play(tmp_path, tasks, "-vvv")
+    assert (done.returncode, "changed=1" in done.stdout) == (0, True), done.stdout + done.stderr
+    assert os.environ["VMWARE_PASSWORD"] not in done.stdout + done.stderr
+    again = play(tmp_path, tasks, "--check")
+    assert "changed=0" in again.stdout, again.stdout + again.stderr
+
+
+def test_the_module_tells_of_every_unknown_vm(tmp_path: Path) -> None:
+    done = play(tmp_path, [{"name": "Ask", "ferry.vmware.vm_info": {"vms": ["web01", "nobody", "nothing"]}}])
+    assert done.returncode == 2
+    assert "No VM answers to nobody. No VM answers to nothing." in done.stdout + done.stderr

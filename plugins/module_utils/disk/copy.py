@@ -311,7 +311,11 @@ class Job:
         wrong = []
         for i in range(count):
             piece = data[i * CHUNK : (i + 1) * CHUNK]
-            digest = zero_digest(len(piece)) if piece == (_ZERO_CHUNK if len(piece) == CHUNK else bytes(len(piece))) else bytes(chunk_digest(piece))
+            digest = (
+                zero_digest(len(piece))
+                if piece == (_ZERO_CHUNK if len(piece) == CHUNK else bytes(len(piece)))
+                else bytes(chunk_digest(piece))
+            )
             if digest != ledger.digests.get(first + i):
                 wrong.append(first + i)
         return wrong

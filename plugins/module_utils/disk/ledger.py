@@ -76,7 +76,12 @@ class Ledger:
             fcntl.flock(self._lease, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as e:
             holder = os.pread(self._lease, 200, 0).decode("ascii", "replace")
-            raise Busy("This disk is being copied by another process.", step="take the lease", said=holder or e.strerror, next_command="wait for it, or stop it") from e
+            raise Busy(
+                "This disk is being copied by another process.",
+                step="take the lease",
+                said=holder or e.strerror,
+                next_command="wait for it, or stop it",
+            ) from e
         os.ftruncate(self._lease, 0)
         os.pwrite(self._lease, f"pid {os.getpid()} since {time.strftime('%Y-%m-%dT%H:%M:%S%z')}".encode(), 0)
 
@@ -88,7 +93,12 @@ class Ledger:
             self._db.execute("PRAGMA synchronous=NORMAL")
             version = self._db.execute("PRAGMA user_version").fetchone()[0]
             if version not in (0, _SCHEMA):
-                raise FerryError(f"The ledger is of version {version}, this program knows {_SCHEMA}.", code="ledger", step="open the ledger", ledger=self.path)
+                raise FerryError(
+                    f"The ledger is of version {version}, this program knows {_SCHEMA}.",
+                    code="ledger",
+                    step="open the ledger",
+                    ledger=self.path,
+                )
             self._db.executescript(
                 "BEGIN IMMEDIATE;"
                 "CREATE TABLE IF NOT EXISTS facts (name TEXT PRIMARY KEY, value TEXT NOT NULL);"

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import logging
 import os
@@ -18,7 +19,7 @@ import sys
 import threading
 import urllib.parse
 import warnings
-from typing import Any, Mapping
+from typing import Any, Iterator, Mapping
 
 from ..errors import FerryError, SinkError, bounded
 from ..requires import need
@@ -28,6 +29,14 @@ MOUNTED = ("nfs", "glusterfs", "quobyte", "smbfs", "scality", "vzstorage")
 
 _SET_UP = threading.Lock()
 _is_set_up = False
+
+
+@contextlib.contextmanager
+def _without_warnings() -> Iterator[None]:
+    """os-brick's libraries warn of what they import from each other (eventlet); nobody here can act on that."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
 
 
 def helper(root_helper: str) -> str:
@@ -44,8 +53,7 @@ def set_up(state_dir: str, root_helper: str) -> None:
         for quiet in ("os_brick", "oslo_privsep", "oslo.privsep", "oslo_concurrency"):
             # Without a handler, Python writes their warnings (no iSCSI initiator on this machine ...) to stderr.
             logging.getLogger(quiet).addHandler(logging.NullHandler())
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # oslo.privsep imports eventlet where that is installed, which warns of itself
+        with _without_warnings():
             need("oslo_privsep.daemon", package="os-brick")
         cfg = need("oslo_config.cfg", package="os-brick")
         brick = need("os_brick", package="os-brick", minimum="6.2")
@@ -97,8 +105,9 @@ def address_towards(url: str) -> str:
 def connector_properties(state_dir: str, root_helper: str, host: str, ip: str) -> dict[str, Any]:
     """What Cinder must know of this machine to export a volume to it."""
     set_up(state_dir, root_helper)
-    connector = need("os_brick.initiator.connector", package="os-brick")
-    return dict(connector.get_connector_properties(helper(root_helper), ip, False, False, host=host))
+    with _without_warnings():
+        connector = need("os_brick.initiator.connector", package="os-brick")
+        return dict(connector.get_connector_properties(helper(root_helper), ip, False, False, host=host))
 
 
 class Device:
@@ -119,14 +128,15 @@ class Device:
         data = self.info.get("data") or {}
         self.format = str(self.info.get("format") or data.get("format") or "raw")
         base = self._mounts
-        self._connector = need("os_brick.initiator.connector", package="os-brick").InitiatorConnector.factory(
-            self.protocol,
-            self._root_helper,
-            use_multipath=False,
-            do_local_attach=True,
-            conn={**data, "mount_point_base": base},
-            **{f"{kind}_mount_point_base": base for kind in MOUNTED if kind == self.protocol},
-        )
+        with _without_warnings():
+            self._connector = need("os_brick.initiator.connector", package="os-brick").InitiatorConnector.factory(
+                self.protocol,
+                self._root_helper,
+                use_multipath=False,
+                do_local_attach=True,
+                conn={**data, "mount_point_base": base},
+                **{f"{kind}_mount_point_base": base for kind in MOUNTED if kind == self.protocol},
+            )
 
     def connect(self) -> str:
         """Attach; the path of the device or file."""

@@ -121,7 +121,9 @@ def _dest(entry: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 class _Copy:
-    def __init__(self, params: Mapping[str, Any], stack: contextlib.ExitStack, progress: Progress, session: Any, vm: Mapping[str, Any] | None) -> None:
+    def __init__(
+        self, params: Mapping[str, Any], stack: contextlib.ExitStack, progress: Progress, session: Any, vm: Mapping[str, Any] | None
+    ) -> None:
         self.params = params
         self.stack = stack
         self.progress = progress
@@ -165,7 +167,9 @@ class _Copy:
         if jobs:
             for w, volume, _job in attached:
                 volumes.set_metadata(self.conn, volume.volume_id, {STATE: "copying", SOURCE: self.source_id or w.key, DISK_KEY: w.key})
-            results = engine.run([job for _i, job in jobs], workers=self.params["workers"], verify=self.params["verify"], watcher=self.progress)
+            results = engine.run(
+                [job for _i, job in jobs], workers=self.params["workers"], verify=self.params["verify"], watcher=self.progress
+            )
             for (i, job), result in zip(jobs, results):
                 rows[i] = self._row(wanted[i], result.as_dict(), job)
             for w, volume, job in attached:
@@ -199,7 +203,9 @@ class _Copy:
         )
         self.stack.callback(attachment.detach)
         if attachment.size < w.capacity:
-            raise BadInput(f"The volume has {attachment.size} bytes, the disk {w.capacity}.", code="target_too_small", step="attach the volume")
+            raise BadInput(
+                f"The volume has {attachment.size} bytes, the disk {w.capacity}.", code="target_too_small", step="attach the volume"
+            )
         sink = FileSink(attachment.path, w.capacity, resize=False)
         sink.identity = w.target
         self.stack.callback(sink.close)
@@ -220,10 +226,14 @@ class _Copy:
         volume = volumes.get_volume(self.conn, w.dest["volume"])
         known = volume.get("metadata") or {}
         if volume["size"] * volumes.GIB < w.capacity:
-            raise BadInput(f"The volume has {volume['size']} GiB, the disk {w.capacity} bytes.", code="target_too_small", step="look at the volume")
+            raise BadInput(
+                f"The volume has {volume['size']} GiB, the disk {w.capacity} bytes.", code="target_too_small", step="look at the volume"
+            )
         theirs = known.get(SOURCE), known.get(DISK_KEY)
         if None not in theirs and theirs != (self.source_id or w.key, w.key):
-            raise Busy("The volume holds another VM's disk.", step="look at the volume", said=f"{SOURCE}={theirs[0]} {DISK_KEY}={theirs[1]}")
+            raise Busy(
+                "The volume holds another VM's disk.", step="look at the volume", said=f"{SOURCE}={theirs[0]} {DISK_KEY}={theirs[1]}"
+            )
         if known.get(STATE) != "complete" or known.get(SOURCE_STATE) != self._state_of(source):
             return None
         if self.params["mode"] == "full" or self.params["verify"] == "full" and volume["status"] == "available":
@@ -243,7 +253,9 @@ class _Copy:
                 if same and ledger.fact("state") == "complete" and self.params["mode"] != "full" and self._unaltered(w, ledger):
                     result.changed, result.mode, result.digest = False, "none", ledger.fact("digest", "")
                 elif same:
-                    resumed = sum(ledger.digests.length_of(c) for c in range(ledger.chunks) if ledger.state(c) in (ledgers.ZERO, ledgers.DATA))
+                    resumed = sum(
+                        ledger.digests.length_of(c) for c in range(ledger.chunks) if ledger.state(c) in (ledgers.ZERO, ledgers.DATA)
+                    )
         row = self._row(w, result.as_dict(), None)
         row["bytes_to_read"] = max(0, data - resumed) if result.changed else 0
         return row

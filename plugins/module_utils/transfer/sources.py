@@ -50,12 +50,16 @@ def open_https(session: Any, disk: vsphere_disks.VmDisk, *, stop: Callable[[], N
         if found.encrypted:
             raise VmdkError("The disk is encrypted: its file holds ciphertext.", path=path, code="encrypted")
         if found.create_type not in _FLAT:
-            raise VmdkError("A disk of this type cannot be read over the datastore's HTTPS.", path=path, found=found.create_type, expected="a flat disk")
+            raise VmdkError(
+                "A disk of this type cannot be read over the datastore's HTTPS.", path=path, found=found.create_type, expected="a flat disk"
+            )
         folder = path[: max(path.rfind("/"), path.rfind("] ") + 1) + 1]
         parts: list[tuple[RemoteFile | None, int, int, Kind]] = []
         for extent in found.extents:
             if extent.access == "NOACCESS" or extent.type not in ("FLAT", "VMFS", "ZERO"):
-                raise VmdkError("An extent of this kind cannot be read over the datastore's HTTPS.", path=path, found=f"{extent.access} {extent.type}")
+                raise VmdkError(
+                    "An extent of this kind cannot be read over the datastore's HTTPS.", path=path, found=f"{extent.access} {extent.type}"
+                )
             length = extent.sectors * SECTOR
             if extent.type == "ZERO":
                 parts.append((None, 0, length, Kind.ZERO))
@@ -66,7 +70,12 @@ def open_https(session: Any, disk: vsphere_disks.VmDisk, *, stop: Callable[[], N
         source = HttpsSource(parts, f"cid={found.cid:08x}")
         if source.capacity != disk.capacity:
             source.close()
-            raise VmdkError("The descriptor and the VM's configuration disagree on the disk's size.", path=path, found=source.capacity, expected=disk.capacity)
+            raise VmdkError(
+                "The descriptor and the VM's configuration disagree on the disk's size.",
+                path=path,
+                found=source.capacity,
+                expected=disk.capacity,
+            )
         return source
     except FerryError as e:
         raise e.add(disk=disk.label, step="open the source")

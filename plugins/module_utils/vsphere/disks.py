@@ -14,21 +14,10 @@ from dataclasses import asdict, dataclass
 from typing import Any, Callable, Iterable, Sequence
 from urllib.parse import quote
 
+from ..disk.controllers import by_device_class
 from ..errors import BadInput, bounded
 from .properties import moref_of
 from .tree import shown
-
-#: API class of a disk controller, to the kind that names its addresses (scsi0:1).
-CONTROLLER_KINDS = {
-    "ParaVirtualSCSIController": "scsi",
-    "VirtualBusLogicController": "scsi",
-    "VirtualLsiLogicController": "scsi",
-    "VirtualLsiLogicSASController": "scsi",
-    "VirtualIDEController": "ide",
-    "VirtualAHCIController": "sata",
-    "VirtualSATAController": "sata",
-    "VirtualNVMEController": "nvme",
-}
 
 #: API class of a network card, to the name that ddb and .vmx files have (and Nova's hw_vif_model is near to).
 NIC_TYPES = {
@@ -53,8 +42,9 @@ class VmDisk:
     """One virtual disk.
 
     C(path), C(chain): datastore paths, "[datastore] folder/name.vmdk"; C(chain) goes from the running disk down to its base.
-    C(capacity): bytes. C(controller): the API's class. C(address): scsi0:1. C(datacenter): for dcPath (see folder_url).
-    C(thin), C(eager): None where the backing does not say. C(device_uuid): of the disk itself, as the guest sees it.
+    C(capacity): bytes. C(controller): the API's class; C(adapter): our name of it (disk/controllers.py). C(address): scsi0:1.
+    C(datacenter): for dcPath (see folder_url). C(thin), C(eager): None where the backing does not say.
+    C(uuid): of the disk itself, as the guest may see it.
     """
 
     key: int
@@ -62,6 +52,7 @@ class VmDisk:
     address: str
     controller: str
     controller_kind: str
+    adapter: str | None
     bus: int
     unit: int
     capacity: int
@@ -167,7 +158,8 @@ def map_disks(devices: Iterable[Any], datastores: Callable[[str], tuple[str | No
             continue
         controller = by_key.get(device.controllerKey)
         kind = controller._wsdlName if controller is not None else "unknown"
-        prefix = CONTROLLER_KINDS.get(kind, "unknown")
+        known = by_device_class(kind)
+        prefix = "unknown" if known is None else "scsi" if known.hw_scsi_model else known.name
         bus = int(getattr(controller, "busNumber", None) or 0)
         unit = int(device.unitNumber or 0)
         backing = device.backing
@@ -185,6 +177,7 @@ def map_disks(devices: Iterable[Any], datastores: Callable[[str], tuple[str | No
                 address=f"{prefix}{bus}:{unit}",
                 controller=kind,
                 controller_kind=prefix,
+                adapter=known.name if known else None,
                 bus=bus,
                 unit=unit,
                 capacity=int(capacity) if capacity else int(device.capacityInKB or 0) * 1024,

@@ -82,7 +82,7 @@ def read_state(session: Session, vm: VmRef) -> State:
     question = p.get("runtime.question")
     return State(
         power=POWER.get(power, power),
-        tools_running=p.get("guest.toolsRunningStatus") == "guestToolsRunning",
+        tools_running=p.get("guest.toolsRunningStatus") in ("guestToolsRunning", "guestToolsExecutingScripts"),
         question=bounded(question.text) if question is not None else None,
         annotation=p.get("config.annotation") or "",
         change_version=p.get("config.changeVersion"),

@@ -95,7 +95,7 @@ def value_of(element: ElementTree.Element, kind: str | None = None) -> Any:
         return int(text)
     if kind == "boolean":
         return text in ("true", "1")
-    if kind == "ManagedObjectReference":
+    if kind == "ManagedObjectReference" or element.get("type"):  # only references have an attribute "type" of their own
         return Ref(element.get("type") or "", text)
     if kind in ("double", "float"):
         return float(text)

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"sync"
 
+	"github.com/vmware/govmomi/object"
 	"github.com/vmware/govmomi/simulator"
 	"github.com/vmware/govmomi/vim25/methods"
 	"github.com/vmware/govmomi/vim25/mo"
@@ -77,6 +78,9 @@ func (w *Wrappers) Handle(ctx *simulator.Context, c *simulator.Method) (mo.Refer
 		return nil, nil
 	}
 	if fault := w.lab.faults.Soap(c.Name, w.lab.nameOf(c.This)); fault != nil {
+		return nil, fault
+	}
+	if fault := w.lab.refuse(ctx, c); fault != nil {
 		return nil, fault
 	}
 	registry := ctx.Session.Registry
@@ -166,6 +170,36 @@ func (w *Wrappers) UpdateObject(ctx *simulator.Context, obj mo.Reference, change
 			break
 		}
 	}
+}
+
+// refuse keeps a client from bringing the simulator down: CreateVM_Task on a host, or a pool without a host, that does not
+// have the datastore of files.vmPathName panics there. Reference: Folder.CreateVM_Task, fault InvalidDatastore.
+func (l *Lab) refuse(ctx *simulator.Context, c *simulator.Method) types.BaseMethodFault {
+	req, ok := c.Body.(*types.CreateVM_Task)
+	if !ok || req.Config.Files == nil {
+		return nil
+	}
+	var p object.DatastorePath
+	if !p.FromString(req.Config.Files.VmPathName) {
+		return &types.InvalidDatastorePath{DatastorePath: req.Config.Files.VmPathName}
+	}
+	var hosts []types.ManagedObjectReference
+	if req.Host != nil {
+		hosts = append(hosts, *req.Host)
+	} else if pool, ok := ctx.Map.Get(req.Pool).(*simulator.ResourcePool); ok {
+		switch owner := ctx.Map.Get(pool.Owner).(type) {
+		case *simulator.ClusterComputeResource:
+			hosts = owner.Host
+		case *mo.ComputeResource:
+			hosts = owner.Host
+		}
+	}
+	for _, ref := range hosts {
+		if host, ok := ctx.Map.Get(ref).(*simulator.HostSystem); ok && ctx.Map.FindByName(p.Datastore, host.Datastore) != nil {
+			return nil
+		}
+	}
+	return &types.InvalidDatastore{Name: p.Datastore}
 }
 
 func (l *Lab) nameOf(ref types.ManagedObjectReference) string {

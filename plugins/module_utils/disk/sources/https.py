@@ -110,7 +110,11 @@ class RemoteFile:
                     self._renew(seen)
                     continue
                 if answer.status not in _BUSY_STATUS:
-                    text = {401: "The server refuses our session.", 403: "The account may not read this file.", 404: "The file is not on the datastore."}
+                    text = {
+                        401: "The server refuses our session.",
+                        403: "The account may not read this file.",
+                        404: "The file is not on the datastore.",
+                    }
                     what = text.get(answer.status, "The server does not give the file.")
                     raise self._error(what, step, f"{said}: {bounded(re.sub(r'<[^>]*>', ' ', body.decode('utf-8', 'replace')), 200)}")
             except ssl.SSLCertVerificationError as fault:
@@ -163,11 +167,21 @@ class RemoteFile:
             got = answer.getheader("Content-Range", "")
             if answer.status != 206 or not got.startswith(wanted):
                 self._drop()
-                raise self._error(f"The server answered another range than asked for at byte {offset}.", "read", f"{answer.status}, Content-Range {got or 'none'}", wanted=wanted)
+                raise self._error(
+                    f"The server answered another range than asked for at byte {offset}.",
+                    "read",
+                    f"{answer.status}, Content-Range {got or 'none'}",
+                    wanted=wanted,
+                )
             tag = answer.getheader("ETag") or answer.getheader("Last-Modified") or ""
             if (self._size is not None and got[len(wanted) :] != str(self._size)) or tag != self._tag:
                 self._drop()
-                raise self._error("The file changed while it was being read.", "read", f"was {self._size} bytes {self._tag}, is {got} {tag}", code="source_changed")
+                raise self._error(
+                    "The file changed while it was being read.",
+                    "read",
+                    f"was {self._size} bytes {self._tag}, is {got} {tag}",
+                    code="source_changed",
+                )
             data = bytearray(length)
             view = memoryview(data)
             while view:
@@ -206,7 +220,9 @@ class HttpsSource:
             if file is not None:
                 size, state = file.head()
                 if size < offset + length:
-                    raise SourceError(f"The extent has {size} bytes, the descriptor says {offset + length}.", disk=file.name, step="open the source")
+                    raise SourceError(
+                        f"The extent has {size} bytes, the descriptor says {offset + length}.", disk=file.name, step="open the source"
+                    )
                 names.append(f"{file.url}:{size}:{state}")
             self.parts.append((at, file, offset, length, kind))
             at += length

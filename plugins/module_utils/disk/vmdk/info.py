@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 import os
-from typing import Any, Iterable
+from typing import Any, Iterable, Iterator
 
 from ..errors import BadInput, FerryError, VmdkError
 from ..model import SECTOR
@@ -21,10 +21,12 @@ from .glance import Verdict, judge
 from .qcow2 import check_qcow2
 from .reader import UNSUPPORTED, Disk, DiskInfo, fill, open_disk, printable, sniff
 from .sparse import SparseExtent
-from .structs import MAX_DESCRIPTOR, unpack_header
+from .structs import GRAIN_SECTORS, MAX_DESCRIPTOR, unpack_header
 
 #: A damaged disk may have a problem in each grain.
 MAX_PROBLEMS = 100
+#: Bytes of a usual grain.
+_STEP = GRAIN_SECTORS * SECTOR
 HYPERVISORS = ("vmware", "kvm")
 
 
@@ -81,16 +83,28 @@ def _opened(disk: Disk, hypervisor: str, deep: bool) -> dict[str, Any]:
 
 
 def _decode_all(disk: Disk) -> list[dict[str, Any]]:
+    """Problems of all grains, from reading every one."""
     found: list[dict[str, Any]] = []
     for unit in units(disk):
         for start, length in unit.ranges:
             try:
                 disk.read(start, length)
-            except VmdkError as e:
-                found.append(problem(e))
-                if len(found) >= MAX_PROBLEMS:
-                    return found
+            except VmdkError:
+                for p in _one_by_one(disk, start, length):
+                    if p not in found:
+                        found.append(p)
+        if len(found) >= MAX_PROBLEMS:
+            break
     return found
+
+
+def _one_by_one(disk: Disk, start: int, length: int) -> Iterator[dict[str, Any]]:
+    """The problems in a range, grain by grain."""
+    for at in range(start, start + length, _STEP):
+        try:
+            disk.read(at, min(_STEP, start + length - at))
+        except VmdkError as e:
+            yield problem(e)
 
 
 def _facts(info: DiskInfo) -> dict[str, Any]:

@@ -10,13 +10,21 @@ import re
 from pathlib import Path
 
 import pytest
+
 from ansible_collections.ferry.vmware.plugins.module_utils.disk import controllers
 from ansible_collections.ferry.vmware.plugins.module_utils.disk.errors import BadInput
 
 
 @pytest.mark.parametrize(
     ("name", "want"),
-    [("ide", "ide"), ("lsiLogic", "lsilogic"), ("lsiLogicsas", "lsisas1068"), ("paraVirtual", "pvscsi"), ("legacyESX", "lsilogic"), ("BusLogic", "buslogic")],
+    [
+        ("ide", "ide"),
+        ("lsiLogic", "lsilogic"),
+        ("lsiLogicsas", "lsisas1068"),
+        ("paraVirtual", "pvscsi"),
+        ("legacyESX", "lsilogic"),
+        ("BusLogic", "buslogic"),
+    ],
 )
 def test_spellings(name: str, want: str) -> None:
     assert controllers.by_name(name).name == want

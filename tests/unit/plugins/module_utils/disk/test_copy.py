@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, Iterator
 
 import pytest
+
 from ansible_collections.ferry.vmware.plugins.module_utils.disk import copy, digest, errors, ledger
 from ansible_collections.ferry.vmware.plugins.module_utils.disk.model import Extent, Kind
 from ansible_collections.ferry.vmware.plugins.module_utils.disk.sinks.file import FileSink
@@ -341,7 +342,9 @@ def test_memory_does_not_grow_with_the_disk(tmp_path: Path) -> None:
         r = copy.run([copy.Job("d", source, sink, book)], verify="full")[0]
         print(json.dumps([resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, r.bytes_written, r.repaired]))
     """
-    out = subprocess.run([sys.executable, "-c", textwrap.dedent(script), str(MODULE_UTILS), str(tmp_path)], capture_output=True, text=True, check=True)
+    out = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(script), str(MODULE_UTILS), str(tmp_path)], capture_output=True, text=True, check=True
+    )
     peak_kib, written, repaired = json.loads(out.stdout)
     assert peak_kib < 200 * 1024 and repaired == 0
     assert written >= 64 * 1_800_000

@@ -16,6 +16,7 @@ from typing import Any, Callable, Iterator
 
 import pytest
 import trustme
+
 from ansible_collections.ferry.vmware.plugins.module_utils.disk import errors
 from ansible_collections.ferry.vmware.plugins.module_utils.disk.model import Extent, Kind
 from ansible_collections.ferry.vmware.plugins.module_utils.disk.sources.https import Endpoint, HttpsSource, RemoteFile
@@ -98,7 +99,11 @@ class Client:
         self.cookie = "cookie-1"
         self.renewed = 0
         self.file = RemoteFile(
-            Endpoint("127.0.0.1", server.server_address[1], context, lambda: {"Cookie": self.cookie}, self.renew, timeout=2, patience=patience), URL, "[ds] disk"
+            Endpoint(
+                "127.0.0.1", server.server_address[1], context, lambda: {"Cookie": self.cookie}, self.renew, timeout=2, patience=patience
+            ),
+            URL,
+            "[ds] disk",
         )
 
     def renew(self) -> None:
@@ -201,7 +206,9 @@ def test_other_answers_are_errors_and_never_data(client: Client, server: Server,
     assert bytes(client.file.read(0, 1000)) == DATA[:1000], "the connection is usable again"
 
 
-def test_a_server_that_stays_away_is_an_error_that_says_what_next(server: Server, authority: trustme.CA, make: Callable[..., Client]) -> None:
+def test_a_server_that_stays_away_is_an_error_that_says_what_next(
+    server: Server, authority: trustme.CA, make: Callable[..., Client]
+) -> None:
     client = make(authority, patience=0.5)
     client.file.head()
     server.fault = lambda handler, n: bool(handler.answer(503)) or True

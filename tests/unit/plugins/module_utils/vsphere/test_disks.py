@@ -78,6 +78,7 @@ def test_disks_in_the_order_of_controllers(found: list[disks.VmDisk]) -> None:
     assert [d.address for d in found] == ["ide0:1", "scsi1:2", "sata0:0", "nvme0:3"]
     assert [d.capacity for d in found] == [1 << 20, 1048577, 1024, 2 << 20]
     assert [d.controller_kind for d in found] == ["ide", "scsi", "sata", "nvme"]
+    assert [d.adapter for d in found] == ["ide", "pvscsi", "sata", "nvme"]
     assert found[2].label == "device 16000"
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Callable
 
 import pytest
+
 from ansible_collections.ferry.vmware.plugins.module_utils.disk.vmdk.reader import Disk, open_disk
 
 GRAIN = 65536
@@ -49,7 +50,9 @@ class Disks:
     def qemu(self, raw: Path, subformat: str, *, adapter: str = "ide") -> Path:
         """C(raw) as a VMDK written by qemu-img."""
         path = self.folder / f"qemu-{subformat}.vmdk"
-        self.run("qemu-img", "convert", "-f", "raw", "-O", "vmdk", "-o", f"subformat={subformat},adapter_type={adapter}", str(raw), str(path))
+        self.run(
+            "qemu-img", "convert", "-f", "raw", "-O", "vmdk", "-o", f"subformat={subformat},adapter_type={adapter}", str(raw), str(path)
+        )
         return path
 
     def run(self, *command: str) -> None:

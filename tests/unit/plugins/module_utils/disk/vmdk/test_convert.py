@@ -10,8 +10,10 @@ import fcntl
 import os
 import struct
 from pathlib import Path
+from typing import Any
 
 import pytest
+
 from ansible_collections.ferry.vmware.plugins.module_utils.disk.errors import BadInput, Busy, FerryError, SourceError, VmdkError
 from ansible_collections.ferry.vmware.plugins.module_utils.disk.vmdk.convert import FORMATS, convert, kind_of
 
@@ -216,12 +218,20 @@ def test_qcow2_headers(disks: Disks, offset: int, form: str, value: int, words: 
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"format": "vdi"}, {"threads": 0}, {"checksum": "md5"}, {"adapter_type": "sata"}, {"adapter_type": "x"}, {"hw_version": 0}, {"compression_level": 0}],
+    [
+        {"format": "vdi"},
+        {"threads": 0},
+        {"checksum": "md5"},
+        {"adapter_type": "sata"},
+        {"adapter_type": "x"},
+        {"hw_version": 0},
+        {"compression_level": 0},
+    ],
 )
-def test_wrong_wishes(disks: Disks, wrong: dict[str, object]) -> None:
-    options = {"format": "streamOptimized", **wrong}
+def test_wrong_wishes(disks: Disks, wrong: dict[str, Any]) -> None:
+    options: dict[str, Any] = {"format": "streamOptimized", **wrong}
     with pytest.raises(BadInput):
-        convert(str(disks.raw(SIZE)), str(disks.folder / "d.vmdk"), **options)  # type: ignore[arg-type]
+        convert(str(disks.raw(SIZE)), str(disks.folder / "d.vmdk"), **options)
 
 
 def test_wrong_places(disks: Disks) -> None:

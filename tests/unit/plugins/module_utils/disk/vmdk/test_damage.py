@@ -16,6 +16,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+
 from ansible_collections.ferry.vmware.plugins.module_utils.disk.errors import VmdkError
 from ansible_collections.ferry.vmware.plugins.module_utils.disk.vmdk import structs
 from ansible_collections.ferry.vmware.plugins.module_utils.disk.vmdk.convert import convert
@@ -47,7 +48,9 @@ def damaged(data: bytes, limit: int, rng: random.Random) -> tuple[bytes, list[ob
             continue
         at &= ~3
         if way < 0.75:
-            value = rng.choice([0, 1, 2, 0xFFFFFFFF, 0x7FFFFFFF, len(out) // 512, rng.randrange(1 << 32), rng.randrange(len(out) // 512 + 1)])
+            value = rng.choice(
+                [0, 1, 2, 0xFFFFFFFF, 0x7FFFFFFF, len(out) // 512, rng.randrange(1 << 32), rng.randrange(len(out) // 512 + 1)]
+            )
             out[at : at + 4] = value.to_bytes(4, "little")
             told += ["number", at, value]
         elif way < 0.9:
@@ -76,7 +79,10 @@ def variants(disks: Disks) -> list[tuple[Path, Path, int]]:
             part = path.with_name(path.stem + "-s001.vmdk")
             if part.exists():
                 found.append((path, part, part.stat().st_size))
-    return [(p, f, structs.unpack_header(f.read_bytes()[:512], "x").overhead * 512 if "Sparse" in f.name and size > 65536 else size) for p, f, size in found]
+    return [
+        (p, f, structs.unpack_header(f.read_bytes()[:512], "x").overhead * 512 if "Sparse" in f.name and size > 65536 else size)
+        for p, f, size in found
+    ]
 
 
 @pytest.mark.parametrize("count", [60, pytest.param(1000, marks=pytest.mark.slow)])
@@ -96,7 +102,7 @@ def test_damage(disks: Disks, count: int) -> None:
                 wrong.append(f"{file.name}: {told}: other bytes")
         except VmdkError:
             refused += 1
-        except Exception as e:
+        except Exception as e:  # noqa: BLE001 - whatever it is, it is what is looked for
             wrong.append(f"{file.name}: {told}: {type(e).__name__}: {e}")
         finally:
             file.write_bytes(whole)

@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import pytest
+
 from ansible_collections.ferry.vmware.plugins.module_utils.disk.errors import VmdkError
 from ansible_collections.ferry.vmware.plugins.module_utils.disk.vmdk import descriptor
 from ansible_collections.ferry.vmware.plugins.module_utils.disk.vmdk.files import refuse_name
@@ -15,8 +16,8 @@ HEAD = "# Disk DescriptorFile\nversion=1\nCID=12345678\nparentCID=ffffffff\n"
 FLAT = HEAD + 'createType="monolithicFlat"\n\nRW 2048 FLAT "a-flat.vmdk" 0\n\nddb.adapterType = "lsilogic"\nddb.virtualHWVersion = "13"\n'
 
 
-def parse(text: str | bytes, **kwargs: object) -> descriptor.Descriptor:
-    return descriptor.parse(text.encode() if isinstance(text, str) else text, "x.vmdk", **kwargs)  # type: ignore[arg-type]
+def parse(text: str | bytes, *, embedded: bool = False) -> descriptor.Descriptor:
+    return descriptor.parse(text.encode() if isinstance(text, str) else text, "x.vmdk", embedded=embedded)
 
 
 def test_plain() -> None:
@@ -69,7 +70,8 @@ def test_unknown_keys_are_kept() -> None:
 
 
 @pytest.mark.parametrize(
-    ("encoding", "name"), [("windows-1252", "Größe-flat.vmdk"), ("Shift_JIS", "日本-flat.vmdk"), ("GBK", "磁盘-flat.vmdk"), ("UTF-8", "ß.vmdk")]
+    ("encoding", "name"),
+    [("windows-1252", "Größe-flat.vmdk"), ("Shift_JIS", "日本-flat.vmdk"), ("GBK", "磁盘-flat.vmdk"), ("UTF-8", "ß.vmdk")],
 )
 def test_names_in_other_encodings(encoding: str, name: str) -> None:
     text = FLAT.replace("version=1", f'version=1\nencoding="{encoding}"').replace("a-flat.vmdk", name)
@@ -130,7 +132,19 @@ def test_encrypted_is_seen() -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["/etc/passwd", "../x.vmdk", "a/../../x", "C:\\x.vmdk", "sub\\x.vmdk", "json:{}", "http://h/x", "nbd:localhost:1", "file:x", "\\\\.\\PhysicalDrive0", ""],
+    [
+        "/etc/passwd",
+        "../x.vmdk",
+        "a/../../x",
+        "C:\\x.vmdk",
+        "sub\\x.vmdk",
+        "json:{}",
+        "http://h/x",
+        "nbd:localhost:1",
+        "file:x",
+        "\\\\.\\PhysicalDrive0",
+        "",
+    ],
 )
 def test_names_that_lead_out(name: str) -> None:
     with pytest.raises(VmdkError):

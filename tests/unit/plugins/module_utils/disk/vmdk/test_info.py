@@ -10,6 +10,7 @@ import os
 import struct
 
 import pytest
+
 from ansible_collections.ferry.vmware.plugins.module_utils.disk.errors import BadInput, VmdkError
 from ansible_collections.ferry.vmware.plugins.module_utils.disk.vmdk.convert import convert
 from ansible_collections.ferry.vmware.plugins.module_utils.disk.vmdk.glance import odd_mbr
@@ -19,7 +20,19 @@ from .conftest import GRAIN, Disks
 
 SIZE = 40 * GRAIN
 HEAD = "# Disk DescriptorFile\nversion=1\nCID=12345678\nparentCID=ffffffff\n"
-KEYS = {"descriptor", "create_type", "adapter_type", "hw_version", "capacity", "allocated", "extents", "parent", "encrypted", "glance", "problems"}
+KEYS = {
+    "descriptor",
+    "create_type",
+    "adapter_type",
+    "hw_version",
+    "capacity",
+    "allocated",
+    "extents",
+    "parent",
+    "encrypted",
+    "glance",
+    "problems",
+}
 
 
 def mbr(*entries: tuple[int, int, int]) -> bytes:
@@ -35,7 +48,12 @@ def test_a_bootable_stream(disks: Disks) -> None:
     convert(str(raw), str(path), format="streamOptimized", adapter_type="lsisas1068", hw_version=13)
     facts = inspect(str(path), "kvm", deep=True)
     assert facts.keys() >= KEYS
-    assert (facts["create_type"], facts["adapter_type"], facts["hw_version"], facts["capacity"]) == ("streamOptimized", "lsisas1068", 13, SIZE)
+    assert (facts["create_type"], facts["adapter_type"], facts["hw_version"], facts["capacity"]) == (
+        "streamOptimized",
+        "lsisas1068",
+        13,
+        SIZE,
+    )
     assert facts["glance"] == {
         "accepted": True,
         "bootable": True,
@@ -128,7 +146,9 @@ def test_what_kvm_cannot_read(disks: Disks) -> None:
 
 
 def test_what_is_not_read_is_named(disks: Disks) -> None:
-    path = disks.descriptor(HEAD.replace("ffffffff", "00000007") + 'createType="vmfsSparse"\nparentFileNameHint="p.vmdk"\nRW 2048 VMFSSPARSE "a-delta.vmdk"\n')
+    path = disks.descriptor(
+        HEAD.replace("ffffffff", "00000007") + 'createType="vmfsSparse"\nparentFileNameHint="p.vmdk"\nRW 2048 VMFSSPARSE "a-delta.vmdk"\n'
+    )
     facts = inspect(str(path))
     assert facts["parent"] == {"cid": "00000007", "hint": "p.vmdk"}
     assert facts["problems"][0]["severity"] == "unsupported" and not facts["glance"]["accepted"]

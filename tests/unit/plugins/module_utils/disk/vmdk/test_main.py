@@ -23,7 +23,9 @@ SIZE = 20 * GRAIN
 def vmdk(top: Path, disks: Disks) -> object:
     def run(*arguments: str) -> subprocess.CompletedProcess[str]:
         env = {"PATH": os.environ["PATH"], "PYTHONPATH": str(top / "plugins" / "module_utils")}
-        return subprocess.run([sys.executable, "-m", "disk.vmdk", *arguments], cwd=disks.folder, env=env, capture_output=True, text=True, check=False)
+        return subprocess.run(
+            [sys.executable, "-m", "disk.vmdk", *arguments], cwd=disks.folder, env=env, capture_output=True, text=True, check=False
+        )
 
     return run
 

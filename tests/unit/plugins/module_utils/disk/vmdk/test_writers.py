@@ -11,10 +11,13 @@ import io
 import random
 import threading
 import zlib
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
+
 from ansible_collections.ferry.vmware.plugins.module_utils.disk.digest import DigestMap, chunk_digest
 from ansible_collections.ferry.vmware.plugins.module_utils.disk.errors import BadInput, SinkError
 from ansible_collections.ferry.vmware.plugins.module_utils.disk.model import Sink
@@ -35,7 +38,8 @@ ODD = GRAIN * 512 + 777 * 512
 
 @pytest.mark.parametrize("format", FORMATS)
 @pytest.mark.parametrize(
-    ("size", "content"), [(0, "empty"), (512, "full"), (129 * 512, "full"), (ODD, "mixed"), (ODD, "empty"), (33 << 20, "zeroes"), (5 << 20, "full")]
+    ("size", "content"),
+    [(0, "empty"), (512, "full"), (129 * 512, "full"), (ODD, "mixed"), (ODD, "empty"), (33 << 20, "zeroes"), (5 << 20, "full")],
 )
 def test_others_read_what_we_write(disks: Disks, format: str, size: int, content: str) -> None:
     raw = disks.raw(size, content=content)
@@ -182,10 +186,10 @@ def test_levels(disks: Disks) -> None:
 
 def test_the_first_exception_reaches_the_caller(disks: Disks) -> None:
     class Full(io.BytesIO):
-        def write(self, data: object) -> int:
+        def write(self, data: Any) -> int:
             if self.tell() > 1 << 20:
                 raise OSError(28, "No space left on device")
-            return super().write(data)  # type: ignore[arg-type]
+            return super().write(data)
 
     before = threading.active_count()
     with open_raw(str(disks.raw(8 << 20, content="full"))) as source:
@@ -201,14 +205,14 @@ def test_the_first_exception_reaches_the_caller(disks: Disks) -> None:
 
 
 def test_ordered_is_bounded_and_in_order() -> None:
-    taken = []
+    taken: list[int] = []
 
-    def items() -> object:
+    def items() -> Iterator[int]:
         for i in range(100):
             taken.append(i)
             yield i
 
-    results = ordered(lambda i: i * i, items(), 2)  # type: ignore[arg-type]
+    results = ordered(lambda i: i * i, items(), 2)
     assert next(results) == 0
     assert len(taken) <= 6
     assert list(results) == [i * i for i in range(1, 100)]
