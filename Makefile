@@ -43,7 +43,7 @@ test: need-test venv collections venv-openstack ## All tests: lint, unit, sanity
 
 .PHONY: test-unit
 test-unit: venv stage ## Unit tests: seconds, no lab
-	@$(STEP) unit env -C $(STAGE) PYTHONPATH=$(COLLECTIONS) $(BIN)/python -m pytest -m 'not slow' \
+	@$(STEP) unit env -C $(STAGE) PYTHONPATH=$(COLLECTIONS) $(BIN)/python -m pytest -n auto --dist worksteal -m 'not slow' \
 	  $(if $(findstring tests/,$(ARGS)),,tests/unit) $(ARGS)
 
 .PHONY: test-slow

@@ -145,7 +145,10 @@ def say(result: dict[str, Any], seconds: float) -> None:
         for d in vm["disks"]:
             sign = "=" if d["source_sha256"] == d["target_sha256"] else "DIFFERS FROM"
             print(f"  {vm['name']} · {d['label']}: {d['source_sha256'][:16]}… {sign} {d['target_sha256'][:16]}…  ({d['capacity']:,} bytes)")
-    here = lambda path: os.path.relpath(path, Path.cwd())  # noqa: E731 - a word used four times below
+
+    def here(path: Path) -> str:
+        return os.path.relpath(path)
+
     env = here(LAB / "env.sh")
     print(f"""
 {len(result["vms"])} VMs in {seconds:.0f} s. The lab is up:

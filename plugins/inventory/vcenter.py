@@ -128,6 +128,7 @@ cache_timeout: 600
 
 import hashlib
 import json
+import re
 from typing import Any
 
 from ansible.errors import AnsibleError, AnsibleParserError
@@ -146,6 +147,9 @@ except ImportError:  # before ansible-core 2.19, where every string that is not 
 
 
 GROUPS = {"vm": "vms", "esxi_host": "esxi_hosts", "datastore": "datastores"}
+#: Groups that are there before any of ours: a host of that name would give its variables to them.
+RESERVED = frozenset(("all", "ungrouped", *GROUPS.values()))
+PLAIN_PATH = re.compile(r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*")
 ENDINGS = ("vcenter.yml", "vcenter.yaml", "ferry.yml", "ferry.yaml")
 
 
@@ -231,10 +235,11 @@ class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):
                 if hostnames != ["ferry_name"]:
                     name = self._hostname(hostnames, variables, strict) or name
             chosen.append((name, record, variables))
-        names, shared = listing.unique_names([(name, record["moref"]) for name, record, _variables in chosen])
+        names, shared = listing.unique_names([(name, record["moref"]) for name, record, _variables in chosen], RESERVED)
         if shared:
             told = "; ".join(f"{name} is {', '.join(news)}" for name, news in list(shared.items())[:10])
-            self.display.warning(f"{len(shared)} names are shared in vCenter: {told}{' …' if len(shared) > 10 else ''}")
+            more = " and so on" if len(shared) > 10 else ""
+            self.display.warning(f"Names that stand for more than one thing in this inventory got the MoRef added: {told}{more}")
         self._add(list(zip(names, chosen, strict=True)), strict)
 
     def _add(self, hosts: list[tuple[str, tuple[str, dict[str, Any], dict[str, Any]]]], strict: bool) -> None:
@@ -254,8 +259,20 @@ class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):
                     inventory.add_child(safe[by, value], name)
             if record["kind"] == "vm" and (compose or groups or keyed):
                 self._set_composite_vars(compose, variables, name, strict=strict)
-                self._add_host_to_composed_groups(groups, variables, name, strict=strict)
-                self._add_host_to_keyed_groups(keyed, variables, name, strict=strict)
+                # what compose has set is read back from the host, and only then: that is slow
+                self._add_host_to_composed_groups(groups, variables, name, strict=strict, fetch_hostvars=bool(compose))
+                self._add_host_to_keyed_groups(keyed, variables, name, strict=strict, fetch_hostvars=bool(compose))
+
+    def _compose(self, template: str, variables: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
+        """The value of an expression. That of a plain path (config.guestId), as most are, is looked up without Jinja."""
+        if isinstance(template, str) and PLAIN_PATH.fullmatch(template):
+            found: Any = variables
+            for part in template.split("."):
+                # what Jinja would take for a method of the dict is left to Jinja
+                found = found.get(part) if isinstance(found, dict) and not hasattr(dict, part) else None
+            if found is not None:
+                return found
+        return super()._compose(template, variables, *args, **kwargs)
 
     def _passes(self, filters: list[str], variables: dict[str, Any], strict: bool) -> bool:
         for expression in filters:
@@ -270,14 +287,12 @@ class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):
 
     def _hostname(self, hostnames: list[str], variables: dict[str, Any], strict: bool) -> str | None:
         for expression in hostnames:
-            value = variables.get(expression)
-            if value is None:
-                try:
-                    value = self._compose(expression, variables)
-                except AnsibleError as e:
-                    if strict:
-                        raise AnsibleParserError(f"The name {expression} fails for {variables['ferry_path']}: {e}") from e
-                    continue
+            try:
+                value = self._compose(expression, variables)
+            except AnsibleError as e:
+                if strict:
+                    raise AnsibleParserError(f"The name {expression} fails for {variables['ferry_path']}: {e}") from e
+                continue
             if value:
                 return str(value)
         return None

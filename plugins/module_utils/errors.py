@@ -8,7 +8,18 @@ from __future__ import annotations
 
 from .disk.errors import BadInput, Busy, FerryError, Interrupted, MissingLibrary, SinkError, SourceError, VmdkError, bounded
 
-__all__ = ["BadInput", "Busy", "FerryError", "Interrupted", "MissingLibrary", "ServerError", "SinkError", "SourceError", "VmdkError", "bounded"]
+__all__ = [
+    "BadInput",
+    "Busy",
+    "FerryError",
+    "Interrupted",
+    "MissingLibrary",
+    "ServerError",
+    "SinkError",
+    "SourceError",
+    "VmdkError",
+    "bounded",
+]
 
 
 class ServerError(FerryError):

@@ -131,6 +131,11 @@ checksum:
   returned: where asked for and computed
   type: str
   sample: sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855
+problems:
+  description: What is odd about O(src), though it could be read. Shown as warnings, too.
+  returned: success
+  type: list
+  elements: str
 seconds:
   description: Time taken, in seconds.
   returned: success
@@ -173,7 +178,10 @@ def work(call: edge.Call) -> dict[str, Any]:
             told.check()
 
         try:
-            return convert(**options, progress=progress, check=call.check)
+            result = convert(**options, progress=progress, check=call.check)
+            for remark in result["problems"]:
+                call.warn(f"{label}: {remark}")
+            return result
         except Interrupted as e:
             e.left, e.next_command = None, "the same command again; an unfinished file does not stay"
             raise

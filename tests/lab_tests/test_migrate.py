@@ -260,7 +260,8 @@ def test_every_byte_arrives_and_the_server_runs(site: Site, arrived: Run) -> Non
     volumes = site.volumes(1)
     assert {v.metadata["ferry_state"] for v in volumes.values()} == {"complete"}
     assert volumes["2000"].is_bootable and volumes["2000"].volume_image_metadata["hw_firmware_type"] == "uefi"
-    assert [a["id"] for a in server.attached_volumes] == [volumes["2000"].id, volumes["2001"].id]
+    devices = {a.device: a.volume_id for a in site.cloud.compute.volume_attachments(server)}
+    assert [devices[d] for d in sorted(devices)] == [volumes["2000"].id, volumes["2001"].id], devices
     disks = arrived.result("app 在庫")["disks"]
     assert [d["capacity"] for d in disks] == [48 * MIB + 3 * 512, 9 * MIB]
     assert all(d["verified"] == "full" and d["repaired"] == 0 and d["digest"].startswith("xxh3-128:") for d in disks)
@@ -299,7 +300,7 @@ def test_what_was_altered_by_hand_is_named_and_mended(site: Site, arrived: Run) 
     storage, network = site.cloud.block_storage, site.cloud.network
     storage.update_volume(volumes["2001"], name="somebody's")
     storage.delete_volume_metadata(volumes["2001"], ["ferry_role"])
-    volumes["2000"].delete_image_metadata_item(storage, "hw_firmware_type")
+    storage.post(f"/volumes/{volumes['2000'].id}/action", json={"os-unset_image_metadata": {"key": "hw_firmware_type"}})
     port = next(p for p in network.ports(device_id=server.id) if p.mac_address == "00:50:56:77:01:09")
     site.cloud.compute.delete_server_interface(port.id, server=server)
     deadline = time.monotonic() + 60
@@ -389,7 +390,7 @@ def test_a_vcenter_that_goes_away_in_the_middle_of_a_disk(site: Site) -> None:
     run = site.migrate("cut", ferry_patience=1)
     killer.join(1)
     assert run.code != 0
-    said = run.result("cut")["errors"][0]
+    said = json.dumps(run.result("cut")["errors"][0], ensure_ascii=False)
     assert "cut" in said and "Hard disk 1" in said and "did not deliver" in said and "goes on" in said, said
     assert "Traceback" not in run.out and site.server(8) is None
     site.client.si._stub.DropConnections()
@@ -423,7 +424,7 @@ def test_unknown_and_ambiguous_names_are_listed_together(site: Site) -> None:
 def test_a_guest_that_does_not_shut_down(site: Site) -> None:
     run = site.migrate("stubborn", ferry_shutdown_timeout=2)
     assert run.code != 0
-    said = run.result("stubborn")["errors"][0]
+    said = json.dumps(run.result("stubborn")["errors"][0], ensure_ascii=False)
     assert "stubborn" in said and "2 s" in said, said
     assert site.power("stubborn") == "poweredOn" and site.server(7) is None
     forced = site.migrate("stubborn", ferry_shutdown_timeout=2, ferry_on_timeout="poweroff")

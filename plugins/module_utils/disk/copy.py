@@ -14,7 +14,7 @@ import threading
 import time
 from collections import deque
 from dataclasses import dataclass, field
-from typing import Any, Iterator, Protocol
+from typing import Any, Callable, Iterator, Protocol
 
 from .digest import ALGORITHM, CHUNK, SIZE, chunk_digest, zero_digest
 from .errors import BadInput, FerryError
@@ -383,7 +383,7 @@ class _Pool:
                         return
                     job, piece = found
                     work(job, piece)
-                except BaseException as e:
+                except BaseException as e:  # noqa: BLE001 - raised again by the thread that waits, below
                     with self.lock:
                         if self.error is None:
                             if isinstance(e, FerryError) and job is not None:
@@ -420,6 +420,7 @@ def run(
     verify: str = "none",
     sample: float = 0.05,
     watcher: Watcher | None = None,
+    guard: Callable[[], None] | None = None,
     checkpoint_seconds: float = 5.0,
     checkpoint_bytes: int = 1 << 30,
 ) -> list[Result]:
@@ -427,6 +428,7 @@ def run(
 
     :param verify: C(none); C(sample): a share C(sample) of the units is read back; C(full): all of them. What differs
         is copied again and counted as repaired.
+    :param guard: called every C(checkpoint_seconds); it raises when a lease on a target was lost, and that stops the writers.
     :raises FerryError: the first error of any worker. What is durable then stays in the ledgers, and the same call
         goes on from there.
     """
@@ -439,6 +441,8 @@ def run(
     def tick() -> None:
         nonlocal last
         now = time.monotonic()
+        if guard is not None and now - last > checkpoint_seconds:
+            guard()
         for job in busy:
             if job.unflushed and (now - last > checkpoint_seconds or job.unflushed > checkpoint_bytes):
                 job.make_durable()

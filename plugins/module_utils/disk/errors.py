@@ -128,10 +128,10 @@ class VmdkError(FerryError):
         expected: object | None = None,
         **kwargs: Any,
     ) -> None:
-        facts = {"path": path, "offset": offset, "found": found, "expected": expected}
-        kept = {k: bounded(v, 120) if isinstance(v, (str, bytes)) else v for k, v in facts.items() if v is not None}
+        facts: dict[str, Any] = {"path": path, "offset": offset, "found": found, "expected": expected}
+        kept: dict[str, Any] = {k: bounded(v, 120) if isinstance(v, (str, bytes)) else v for k, v in facts.items() if v is not None}
         tail = ", ".join(f"{k} {v}" for k, v in kept.items())
-        super().__init__(f"{message} [{tail}]" if tail else message, **kept, **kwargs)
+        super().__init__(f"{message} [{tail}]" if tail else message, **{**kept, **kwargs})
 
 
 class SourceError(FerryError):

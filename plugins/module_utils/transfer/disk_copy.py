@@ -19,7 +19,7 @@ from ..disk.progress import Progress
 from ..disk.sinks.file import FileSink
 from ..disk.sources.file import FileSource
 from ..disk.vmdk import reader as vmdk_reader
-from ..errors import BadInput, Busy, FerryError
+from ..errors import BadInput, Busy, FerryError, ServerError
 from ..long_task import progress_from
 from ..openstack_cloud import client as openstack_client
 from ..openstack_cloud import volumes
@@ -80,7 +80,8 @@ def run(params: Mapping[str, Any], *, check: bool = False) -> dict[str, Any]:
                 wanted = [_of_file(params)]
             return _Copy(params, stack, progress, session, vm).run(wanted, check)
         except FerryError as e:
-            raise e.add(vm=vm["name"] if vm else params.get("vm"))
+            e.add(vm=vm["name"] if vm else params.get("vm"))
+            raise
 
 
 def _of_vm(vm: Mapping[str, Any], params: Mapping[str, Any]) -> list[Wanted]:
@@ -163,14 +164,19 @@ class _Copy:
                 if volume is not None:
                     attached.append((w, volume, job))
             except FerryError as e:
-                raise e.add(disk=w.label)
+                e.add(disk=w.label)
+                raise
         if jobs:
             for w, volume, _job in attached:
                 volumes.set_metadata(self.conn, volume.volume_id, {STATE: "copying", SOURCE: self.source_id or w.key, DISK_KEY: w.key})
             results = engine.run(
-                [job for _i, job in jobs], workers=self.params["workers"], verify=self.params["verify"], watcher=self.progress
+                [job for _i, job in jobs],
+                workers=self.params["workers"],
+                verify=self.params["verify"],
+                watcher=self.progress,
+                guard=lambda: self._still_ours(attached),
             )
-            for (i, job), result in zip(jobs, results):
+            for (i, job), result in zip(jobs, results, strict=False):
                 rows[i] = self._row(wanted[i], result.as_dict(), job)
             for w, volume, job in attached:
                 self._finish_volume(w, volume, job)
@@ -213,6 +219,22 @@ class _Copy:
 
     def _ledger_path(self, w: Wanted) -> str:
         return os.path.join(self.folder, "ledgers", ledgers.file_name(self.source_id or "file", w.key, w.target))
+
+    @staticmethod
+    def _still_ours(attached: list[tuple[Wanted, volumes.AttachedVolume, engine.Job]]) -> None:
+        """Raise when another host has taken a volume over: its attachment is the lease, and deleting it does not stop us."""
+        for w, volume, _job in attached:
+            try:
+                ours = volume.still_ours()
+            except ServerError:
+                continue  # Cinder is away: that says nothing about the lease; it is asked again in a few seconds
+            if not ours:
+                raise Busy(
+                    "The volume was taken over by another host while it was being written.",
+                    disk=w.label,
+                    step="write",
+                    volume=volume.volume_id,
+                )
 
     # -- what is known ------------------------------------------------------------------------------------------
 

@@ -78,4 +78,5 @@ def open_https(session: Any, disk: vsphere_disks.VmDisk, *, stop: Callable[[], N
             )
         return source
     except FerryError as e:
-        raise e.add(disk=disk.label, step="open the source")
+        e.add(disk=disk.label, step="open the source")
+        raise

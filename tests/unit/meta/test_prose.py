@@ -34,7 +34,8 @@ def things() -> set[str]:
 @pytest.mark.parametrize("name", PROSE)
 def test_targets_exist(name: str) -> None:
     text = (TOP / name).read_text()
-    quoted = re.findall(r"``?([^`\n]+)``?", text) + [line.strip() for line in text.splitlines()]
+    fenced = [line for block in re.findall(r"^```\w*\n(.*?)^```", text, re.MULTILINE | re.DOTALL) for line in block.splitlines()]
+    quoted = re.findall(r"``?([^`\n]+)``?", text) + fenced + re.findall(r"^ +(\$ make .*)$", text, re.MULTILINE)
     named = {t for line in quoted for t in re.findall(r"^\$? ?make ((?:[a-z][a-z-]+ ?)+)", line)}
     assert {t for words in named for t in words.split()} - targets() == set()
 

@@ -77,7 +77,7 @@ def _run(args: argparse.Namespace) -> None:
             digest = digest_of(disk, threads=args.threads)
             for text in disk.problems:
                 print(f"warning: {bounded(text)}")
-            print(f"{args.file}: {disk.capacity} bytes, {digest}")
+            print(f"{bounded(args.file, 200)}: {disk.capacity} bytes, {digest}")
     else:
         result = convert(
             args.src,
@@ -92,6 +92,8 @@ def _run(args: argparse.Namespace) -> None:
             allow_extents=args.allow_extent,
             force=args.force,
         )
+        for text in result["problems"]:
+            print(f"warning: {bounded(text)}", file=sys.stderr)
         print(json.dumps(result))
 
 

@@ -133,8 +133,8 @@ def convert(
     :param progress: called with (phase, bytes done, capacity); the phase is unpack, compare, convert or pack. What it
         raises stops the work.
     :param check: only say what would happen; C(bytes_out) is then predicted within about 5 %.
-    :returns: changed, create_type, capacity, bytes_in (data read), bytes_out (stored), digest, seconds, and with
-        C(checksum) its value. With C(check), digest is None where dest would be written.
+    :returns: changed, create_type, capacity, bytes_in (data read), bytes_out (stored), digest, seconds, problems (remarks on the
+        source), and with C(checksum) its value. With C(check), digest is None where dest would be written.
     """
     began = time.monotonic()
     wanted = _wanted(format, adapter_type, hw_version, thin, compression_level)
@@ -204,10 +204,11 @@ class _Job:
             result.update(found, changed=False)
         elif check:
             bytes_in, bytes_out = predict(self.source, self.wanted.format, thin=self.wanted.thin, level=self.wanted.level)
-            return {**result, "changed": True, "bytes_in": bytes_in, "bytes_out": bytes_out, "digest": None}
+            result.update(changed=True, bytes_in=bytes_in, bytes_out=bytes_out, digest=None)
         else:
             result.update(self._write(), changed=True)
-        if self.hasher is not None:
+        result["problems"] = self.source.problems
+        if self.hasher is not None and result["digest"] is not None:
             result["checksum"] = f"{self.checksum}:{self.hasher.hexdigest()}"
         return result
 

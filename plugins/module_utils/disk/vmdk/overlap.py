@@ -54,14 +54,16 @@ def _entries(tables: Tables) -> Iterator[int]:
                     yield at
 
 
-def check_grains(file: RawFile, header: SparseHeader, tables: Tables) -> None:
-    """Raise VmdkError where grains of an uncompressed extent overlap each other or the extent's metadata."""
+def check_grains(file: RawFile, header: SparseHeader, tables: Tables) -> list[str]:
+    """Raise VmdkError where grains of an uncompressed extent overlap each other or the extent's metadata; return remarks."""
     step = header.grain_sectors
     count = min(file.size // SECTOR, 1 << 32) // step + 1
     places = _Places(count)
     first_phase = -1
     phases: array[int] | None = None
+    used = 0
     for at in _entries(tables):
+        used += 1
         place, phase = divmod(at, step)
         if not places.take(place):
             raise VmdkError("Two grains lie in one place.", path=file.path, offset=at * SECTOR)
@@ -78,7 +80,7 @@ def check_grains(file: RawFile, header: SparseHeader, tables: Tables) -> None:
             phases[place] = phase
     if first_phase < 0:
         tables.runs()
-        return
+        return _unnamed(file, header, 0)
     if phases is not None:
         for place in range(count - 1):
             if places.taken(place) and places.taken(place + 1) and phases[place + 1] < phases[place]:
@@ -97,3 +99,10 @@ def check_grains(file: RawFile, header: SparseHeader, tables: Tables) -> None:
                         offset=at * SECTOR,
                         found=f"sectors {begin} to {end}",
                     )
+    return _unnamed(file, header, used)
+
+
+def _unnamed(file: RawFile, header: SparseHeader, used: int) -> list[str]:
+    """A remark where the file has room for more grains than C(used): with a wiped table, data looks like this."""
+    room = (file.size // SECTOR - header.overhead) // header.grain_sectors
+    return [f"{room - used} grains in the file belong to no table; they read as zeroes"] if room > used else []

@@ -87,7 +87,7 @@ class SparseExtent:
             if self.header.compressed:
                 self.problems.extend(stream.walk(self.file, self.header, self.tables, self.footer))
             else:
-                check_grains(self.file, self.header, self.tables)
+                self.problems.extend(check_grains(self.file, self.header, self.tables))
             for text in self.tables.problems:
                 if text not in self.problems:
                     self.problems.append(text)

@@ -34,17 +34,25 @@ class Staging:
         # In check mode the folder may be one that an earlier task would have made.
         if not read_only and not os.path.isdir(self.folder):
             raise BadInput("The folder of dest does not exist.", disk=dest)
-        if os.path.lexists(self.dest) and not stat.S_ISREG(os.stat(self.dest).st_mode):
-            raise BadInput("dest exists and is not a regular file.", disk=dest)
+        try:
+            if os.path.lexists(self.dest) and not stat.S_ISREG(os.stat(self.dest).st_mode):
+                raise BadInput("dest exists and is not a regular file.", disk=dest)
+        except OSError as e:
+            raise BadInput("dest cannot be looked at.", disk=dest, said=e.strerror) from e
         self._made: list[str] = []
         self._lock = -1
         mask = os.umask(0o077)
         os.umask(mask)
         self._mode = 0o666 & ~mask
 
+    def _hidden(self, role: str) -> str:
+        # A file name has at most 255 bytes.
+        name = os.fsdecode(os.fsencode(self.name)[:200])
+        return os.path.join(self.folder, f".{name}.ferry-{role}")
+
     def temporary(self, role: str) -> str:
         """The path of a temporary file that does not exist (left-overs of a killed run are removed)."""
-        path = os.path.join(self.folder, f".{self.name[:200]}.ferry-{role}")
+        path = self._hidden(role)
         with contextlib.suppress(FileNotFoundError):
             os.unlink(path)
         self._made.append(path)
@@ -73,7 +81,7 @@ class Staging:
     def __enter__(self) -> Staging:
         if self._read_only:
             return self
-        path = os.path.join(self.folder, f".{self.name[:200]}.ferry-lock")
+        path = self._hidden("lock")
         try:
             while self._lock < 0:
                 fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)

@@ -110,16 +110,18 @@ def test_filters_groups_and_names(read: Read) -> None:
     data = read(
         filters=["config.hardware.memoryMB is defined", "config.hardware.memoryMB < 10000"],
         hostnames=["missing.thing", "ferry_moref ~ '.example'"],
-        keyed_groups=[{"key": "config.guestId", "prefix": "os"}],
+        keyed_groups=[{"key": "config.guestId", "prefix": "os"}, {"key": "size", "prefix": "gib"}, {"key": "no.such", "prefix": "never"}],
         groups={"windows": "'windows' in config.guestId"},
-        compose={"size": "config.hardware.memoryMB // 1024"},
+        compose={"size": "(config.hardware.memoryMB // 1024) | string", "memory": "config.hardware.memoryMB"},
         group_by=["folder"],
     )
     assert hosts(data, "vms") == {"vm-1.example", "vm-2.example"}
     assert hosts(data, "os_debian12_64Guest") == {"vm-1.example"}
     assert hosts(data, "windows") == {"vm-2.example"}
     assert hosts(data, "folder_DC0_vm_wave1") == {"vm-1.example"}
-    assert data.hosts["vm-2.example"].vars["size"] == 8
+    assert hosts(data, "gib_8") == {"vm-2.example"}
+    assert not [group for group in data.groups if group.startswith("never")]
+    assert (data.hosts["vm-2.example"].vars["size"], data.hosts["vm-2.example"].vars["memory"]) == ("8", 8192)
 
 
 def test_folders(read: Read) -> None:

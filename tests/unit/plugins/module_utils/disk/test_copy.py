@@ -62,7 +62,7 @@ def run(folder: Path, **kwargs: Any) -> copy.Result:
 @pytest.fixture
 def folder(tmp_path: Path) -> Iterator[Path]:
     make_disk(tmp_path / "source", 48 * MIB + 3 * 512)
-    yield tmp_path
+    return tmp_path
 
 
 @pytest.mark.parametrize("size", [1, 512, MIB - 512, MIB, MIB + 512, 4 * MIB, 4 * MIB + 1, 9 * MIB + 512])
@@ -265,7 +265,7 @@ def test_sigkill_anywhere_then_go_on(folder: Path, seed: int) -> None:
     total = sum(length for _at, length in reads(folder))
     needed = run(folder)
     assert needed.mode == "none"
-    once = {at: length for at, length in reads(folder)}
+    once = dict(reads(folder))
     # Read twice at most: what two workers had in hand at each kill.
     assert total - sum(once.values()) <= killed * 2 * MIB
 
@@ -348,3 +348,21 @@ def test_memory_does_not_grow_with_the_disk(tmp_path: Path) -> None:
     peak_kib, written, repaired = json.loads(out.stdout)
     assert peak_kib < 200 * 1024 and repaired == 0
     assert written >= 64 * 1_800_000
+
+
+def test_a_lost_lease_stops_the_writers(folder: Path) -> None:
+    class Slow(FileSource):
+        def read(self, offset: int, length: int) -> bytes:
+            time.sleep(0.05)
+            return super().read(offset, length)
+
+    def guard() -> None:
+        raise errors.Busy("Taken over.")
+
+    source = Slow(str(folder / "source"))
+    sink = FileSink(str(folder / "target"), source.capacity)
+    book = ledger.Ledger(str(folder / "ledger.sqlite"), source.capacity)
+    with pytest.raises(errors.Busy, match="Taken over"):
+        copy.run([copy.Job("d", source, sink, book, unit=MIB)], workers=1, guard=guard, checkpoint_seconds=0.1)
+    assert any(s == ledger.UNKNOWN for s in book.states(0, book.chunks)), "it stopped before the end"
+    book.close(), sink.close(), source.close()

@@ -52,7 +52,8 @@ class FakeCloud:
                     cloud.requests.append((self.command, self.path, body, dict(self.headers.items())))
                     status, answer = cloud.handler(self.command, self.path, body)
                 if isinstance(answer, tuple):
-                    answer, headers = answer
+                    headers = answer[1]
+                    answer = answer[0]
                 data = answer if isinstance(answer, bytes) else json.dumps(answer).encode()
                 self.send_response(status)
                 for key, value in headers.items():

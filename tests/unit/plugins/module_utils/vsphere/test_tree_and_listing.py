@@ -197,6 +197,10 @@ def test_names_that_are_shared_get_their_moref_whatever_the_order() -> None:
     assert set(backwards) == {"web_vm-1", "db", "web_vm-3_vm-3", "web_vm-3"}
 
 
+def test_a_name_that_a_group_has_is_not_given_to_a_host() -> None:
+    assert listing.unique_names([("vms", "vm-1"), ("db", "vm-2")], ["all", "vms"]) == (["vms_vm-1", "db"], {"vms": ["vms_vm-1"]})
+
+
 def test_snapshots_are_counted() -> None:
     def snapshot(*children: Any) -> Any:
         return vim.vm.SnapshotTree(childSnapshotList=list(children))
