@@ -17,8 +17,8 @@ description:
   - Nothing connects to these hosts. Plays over them run with C(gather_facts=false), delegated to the conversion host, and
     name the VM to modules by C(ferry_moref) or C(ferry_instance_uuid).
   - The configuration file's name ends in C(vcenter.yml), C(vcenter.yaml), C(ferry.yml) or C(ferry.yaml).
-  - "Every host has the variables C(ferry_kind) (V(vm), V(esxi_host), V(datastore)), C(ferry_name), C(ferry_moref),
-    C(ferry_path) and C(ferry_vcenter)."
+  - Every host has the variables C(ferry_name), C(ferry_moref) and C(ferry_path). Each variable more costs time on every host,
+    so what a group says already (the kind, the vCenter) is none.
   - "A VM has C(ferry_instance_uuid), and the properties that were asked for, as vSphere nests them: V(config.guestId) is
     C(config.guestId). The property V(name) is C(ferry_name), since a variable cannot be called so."
   - "An ESXi host has C(ferry_connection), C(ferry_maintenance), C(ferry_power), C(ferry_cluster), C(ferry_version),
@@ -202,7 +202,6 @@ class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):
             "with_datastores": self.get_option("with_datastores"),
         }
         params = self._connection()
-        self._vcenter = params["hostname"]
         if not self.get_option("cache"):
             return self._read(params, wanted)
         self.load_cache_plugin()
@@ -227,7 +226,7 @@ class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):
         strict = self.get_option("strict")
         chosen: list[tuple[str, dict[str, Any], dict[str, Any]]] = []
         for record in records:
-            variables = protect({**record["props"], **record["vars"], "ferry_vcenter": self._vcenter})
+            variables = protect({**record["props"], **record["vars"]})
             name = record["name"]
             if record["kind"] == "vm":
                 if filters and not self._passes(filters, variables, strict):

@@ -6,9 +6,10 @@
 
 from __future__ import annotations
 
+import re
 import traceback
 from dataclasses import dataclass, field
-from typing import Any, Callable
+from typing import Any, Callable, Iterator
 
 from ansible.module_utils.basic import AnsibleModule
 
@@ -25,6 +26,21 @@ class Call:
     warn: Callable[[str], None] = field(default=lambda text: None)
 
 
+_SECRET = re.compile("password|passcode|secret|token|api_?key", re.IGNORECASE)
+
+
+def nested_secrets(value: Any, *, under: bool = False) -> Iterator[str]:
+    """Strings in a nested value whose key says that they are secrets."""
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            yield from nested_secrets(inner, under=bool(_SECRET.search(str(key))))
+    elif isinstance(value, (list, tuple)):
+        for inner in value:
+            yield from nested_secrets(inner, under=under)
+    elif under and isinstance(value, str) and value:
+        yield value
+
+
 def run(spec: dict[str, Any], work: Callable[[Call], dict[str, Any]], **kwargs: Any) -> None:
     """Run C(work) as an Ansible module.
 
@@ -35,6 +51,8 @@ def run(spec: dict[str, Any], work: Callable[[Call], dict[str, Any]], **kwargs: 
     """
     kwargs.setdefault("supports_check_mode", True)
     module = AnsibleModule(argument_spec=spec, **kwargs)
+    # A cloud may be a name, which has to be shown, or a whole configuration with its password: no_log cannot tell them apart.
+    module.no_log_values.update(nested_secrets(module.params.get("cloud")))
     try:
         result = work(Call(module.params, module.check_mode, module._diff, module.warn))
     except FerryError as e:

@@ -48,8 +48,7 @@ def test_the_connection_comes_from_the_environment(tmp_path: Path) -> None:
     variables = found["_meta"]["hostvars"]
     db = variables["db01"]
     assert db["config"] == {"guestId": "debian12_64Guest", "hardware": {"numCPU": 2}}
-    assert (db["ferry_kind"], db["ferry_path"], db["ferry_instance_uuid"]) == (
-        "vm",
+    assert (db["ferry_path"], db["ferry_instance_uuid"]) == (
         "/DC0/vm/production/databases/db01",
         "50210a1b-0002-4c6e-9f01-7a1e5b1c0002",
     )

@@ -19,7 +19,7 @@ from typing import Any, Iterator
 
 import pytest
 
-from ansible_collections.ferry.vmware.plugins.module_utils.errors import BadInput, Busy, Interrupted, ServerError
+from ansible_collections.ferry.vmware.plugins.module_utils.errors import BadInput, Busy, Interrupted, ServerError, SinkError
 from ansible_collections.ferry.vmware.plugins.module_utils.openstack_cloud import client, glance, images, landing, properties, volumes
 
 #: os-brick's libraries import eventlet where it is installed, which warns of every fork thereafter.
@@ -140,6 +140,19 @@ def test_properties_metadata_and_flags_of_a_volume(conn: Any, volume: str) -> No
         {"b": "3"},
         "レガシー 01",
     )
+
+
+def test_a_volume_whose_file_is_an_overlay_is_not_written(conn: Any, volume: str, tmp_path: Path) -> None:
+    """A snapshot on Cinder's NFS driver makes the volume's file a qcow2: raw bytes would destroy it."""
+    body = {"snapshot": {"volume_id": volume, "name": "overlay"}}
+    snapshot = client.call(conn, "block_storage", "POST", "/snapshots", step="snapshot", body=body).json()["snapshot"]["id"]
+    _until(lambda: client.get(conn, "block_storage", f"/snapshots/{snapshot}", step="look")["snapshot"]["status"] == "available")
+    with pytest.raises(SinkError, match="qcow2, not raw"):
+        volumes.attach(conn, volume, state_dir=str(tmp_path), root_helper="")
+    assert (volumes.attachments_of(conn, volume), volumes.get_volume(conn, volume)["status"]) == ([], "available")
+    client.call(conn, "block_storage", "DELETE", f"/snapshots/{snapshot}", step="clean up")
+    _until(lambda: client.call(conn, "block_storage", "GET", f"/snapshots/{snapshot}", step="look", allow=(404,)).status_code == 404)
+    volumes.attach(conn, volume, state_dir=str(tmp_path), root_helper="").detach()
 
 
 def test_a_volume_that_is_not_there(conn: Any, tmp_path: Path) -> None:

@@ -77,6 +77,7 @@ class FerryError(Exception):
         """The facts for a module's C(failure) result; empty fields are left out."""
         fields = {
             "code": self.code,
+            "message": bounded(self.message),
             "vm": self.vm,
             "disk": self.disk,
             "step": self.step,

@@ -39,20 +39,16 @@ class Source(Protocol):
     @property
     def capacity(self) -> int:
         """Size of the disk in bytes."""
-        ...
 
     @property
     def identity(self) -> str:
         """Changes when the bytes behind the source may have changed (ETag and size, inode and mtime): a resumed copy compares it."""
-        ...
 
     def extents(self, since: str | None = None) -> Iterator[Extent]:
         """Extents in ascending order that together cover 0 to C(capacity) without a gap (with C(since): only what changed)."""
-        ...
 
     def read(self, offset: int, length: int) -> bytes:
         """Exactly C(length) bytes from C(offset), or SourceError: a short read is never data."""
-        ...
 
     def close(self) -> None: ...
 
@@ -64,7 +60,6 @@ class Sink(Protocol):
     @property
     def reads_zero(self) -> bool:
         """True where everything not yet written reads as zeroes (a new sparse file), so that zeroes need no writing."""
-        ...
 
     def write(self, offset: int, data: bytes | memoryview) -> None: ...
 
@@ -72,7 +67,6 @@ class Sink(Protocol):
 
     def flush(self) -> None:
         """When this returns, all that was written before is durable."""
-        ...
 
     def read(self, offset: int, length: int) -> bytes: ...
 

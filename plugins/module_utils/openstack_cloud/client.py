@@ -119,7 +119,7 @@ def explain(error: Exception, step: str, *, at: str = "OpenStack", **context: An
 def of_status(status: int, said: str, step: str, *, at: str, **context: Any) -> ServerError:
     """The error for an HTTP status and the server's words."""
     low = said.lower()
-    if "quota" in low or "exceeded" in low and "limit" in low:
+    if status in (403, 409, 413) and ("quota" in low or "exceeded" in low):
         code, text = "quota", "the quota is used up"
     elif status == 403:
         code, text = "forbidden", "this user may not do that"

@@ -11,7 +11,7 @@ from typing import Any, Iterable, Sequence
 from .client import Session
 from .disks import VmDisk, VmNic, map_disks, map_nics
 from .find import VmRef, describe, find_vms
-from .properties import Row, moref_of, of_objects, of_view
+from .properties import POWER, Row, moref_of, of_objects, of_view
 from .tree import ANCESTORS, Tree, shown
 
 #: Leaves of the VM. config.hardware.device is the one big one.
@@ -60,8 +60,6 @@ AROUND_PATHS = {
     "OpaqueNetwork": ("name", "summary"),
     "CustomFieldsManager": ("field",),
 }
-
-POWER = {"poweredOn": "on", "poweredOff": "off", "suspended": "suspended"}
 
 
 def count_snapshots(snapshot: Any) -> int:

@@ -14,8 +14,7 @@ from typing import Any, Iterable, Mapping, Sequence
 
 from ..errors import BadInput
 from .client import connect, endpoint
-from .guest import POWER
-from .properties import Row, moref_of, of_view
+from .properties import POWER, Row, moref_of, of_view
 from .tree import ANCESTORS, Tree, shown
 from .wire import NeedsTypes, read_view
 
@@ -218,7 +217,7 @@ def records(
         else:
             continue
         name = shown(str(row.props.get("name", row.moref)))
-        variables.update(ferry_kind=kind, ferry_moref=row.moref, ferry_name=name, ferry_path=path)
+        variables.update(ferry_moref=row.moref, ferry_name=name, ferry_path=path)
         found.append({"kind": kind, "name": name, "moref": row.moref, "vars": variables, "props": props, "groups": groups})
     order = {"vm": 0, "esxi_host": 1, "datastore": 2}
     return sorted(found, key=lambda r: (order[r["kind"]], r["vars"]["ferry_path"], r["moref"]))

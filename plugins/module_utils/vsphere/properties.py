@@ -19,6 +19,9 @@ from .client import Session, fault_text
 #: Objects in one page of an answer: some 200 KiB of XML for a handful of leaves.
 PAGE = 500
 
+#: vSphere's words for power states, and ours.
+POWER = {"poweredOn": "on", "poweredOff": "off", "suspended": "suspended"}
+
 
 class Row(NamedTuple):
     """What was read of one object. A property that is unset, or that may not be read, is not in C(props)."""

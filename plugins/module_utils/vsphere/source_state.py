@@ -17,9 +17,9 @@ from typing import Any, Callable, Mapping
 from ..errors import BadInput, FerryError, ServerError, bounded
 from .client import Session
 from .find import VmRef
-from .guest import POWER, custom_attributes
+from .guest import custom_attributes
 from .note import note_of, with_note
-from .properties import of_objects
+from .properties import POWER, of_objects
 from .tasks import POLL, wait_task
 
 #: Seconds that vCenter has for a power or reconfigure task, which waits for no guest.

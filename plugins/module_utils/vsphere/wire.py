@@ -16,7 +16,6 @@ import zlib
 from dataclasses import dataclass
 from typing import Any, Iterator, Mapping, Sequence
 from xml.etree import ElementTree
-from xml.sax.saxutils import escape
 
 from ..errors import ServerError, bounded
 from .client import (
@@ -64,6 +63,11 @@ class Ref:
 
     _wsdlName: str
     _moId: str
+
+
+def escape(text: str) -> str:
+    """C(text) as character data of XML, good between double quotes as well (xml.sax.saxutils imports urllib for that)."""
+    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;").replace('"', "&quot;")
 
 
 def _name(element: ElementTree.Element) -> str:

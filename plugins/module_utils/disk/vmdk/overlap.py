@@ -11,6 +11,7 @@ from typing import Iterator
 
 from ..errors import VmdkError
 from ..model import SECTOR
+from ..sources.file import data_ranges
 from .files import RawFile
 from .structs import SparseHeader, sectors
 from .tables import Tables
@@ -25,6 +26,7 @@ class _Places:
     """Which places (multiples of the grain, from the file's begin) are taken."""
 
     def __init__(self, count: int) -> None:
+        self._count = count
         self._by_byte = count <= _BYTES
         self._map = bytearray(count if self._by_byte else -(-count // 8))
 
@@ -42,11 +44,13 @@ class _Places:
         return True
 
     def taken(self, place: int) -> bool:
+        if not 0 <= place < self._count:
+            return False
         return bool(self._map[place] if self._by_byte else self._map[place >> 3] & (1 << (place & 7)))
 
 
 def _entries(tables: Tables) -> Iterator[int]:
-    for number in range(tables.count):
+    for number in tables.used():
         table = tables.get(number)
         if table is not None:
             for at in table:
@@ -80,7 +84,7 @@ def check_grains(file: RawFile, header: SparseHeader, tables: Tables) -> list[st
             phases[place] = phase
     if first_phase < 0:
         tables.runs()
-        return _unnamed(file, header, 0)
+        return _unnamed(file, header, tables, places, 0, aligned=True)
     if phases is not None:
         for place in range(count - 1):
             if places.taken(place) and places.taken(place + 1) and phases[place + 1] < phases[place]:
@@ -99,10 +103,28 @@ def check_grains(file: RawFile, header: SparseHeader, tables: Tables) -> list[st
                         offset=at * SECTOR,
                         found=f"sectors {begin} to {end}",
                     )
-    return _unnamed(file, header, used)
+    return _unnamed(file, header, tables, places, used, aligned=first_phase == 0 and phases is None)
 
 
-def _unnamed(file: RawFile, header: SparseHeader, used: int) -> list[str]:
-    """A remark where the file has room for more grains than C(used): with a wiped table, data looks like this."""
-    room = (file.size // SECTOR - header.overhead) // header.grain_sectors
-    return [f"{room - used} grains in the file belong to no table; they read as zeroes"] if room > used else []
+def _unnamed(file: RawFile, header: SparseHeader, tables: Tables, places: _Places, used: int, aligned: bool) -> list[str]:
+    """A remark where the file has room for more grains than the C(used) ones.
+
+    With a wiped table, data looks like this. A second set of tables that agrees says that nothing was wiped; without one,
+    bytes in that room are refused.
+    """
+    step = header.grain_sectors
+    room = (file.size // SECTOR - header.overhead) // step
+    if room <= used:
+        return []
+    if tables.redundant is None:
+        first = header.overhead * SECTOR
+        for start, length in data_ranges(file.fd, file.size):
+            at = max(start, first)
+            while at < start + length:
+                place = at // (step * SECTOR)
+                end = min((place + 1) * step * SECTOR, start + length)
+                free = not places.taken(place) and (aligned or not places.taken(place - 1))
+                if free and any(file.read(at, end - at)):
+                    raise VmdkError("The file holds data that its grain tables do not name: they are damaged.", path=file.path, offset=at)
+                at = end
+    return [f"{room - used} grains in the file belong to no table; they read as zeroes"]

@@ -29,6 +29,8 @@ from .tables import Tables
 
 #: Compressed grains that lie together are fetched by one read of at most this many bytes.
 _MAX_FETCH = 4 << 20
+#: What a table entry of 0, of 1, and of 2 and above means.
+_KINDS = (Kind.HOLE, Kind.ZERO, Kind.DATA)
 
 
 class SparseExtent:
@@ -68,7 +70,13 @@ class SparseExtent:
     @property
     def allocated(self) -> int:
         """Bytes of disk that have a grain."""
-        return sum(e.length for e in self.extents() if e.kind is Kind.DATA)
+        self.check()
+        if self.tables is None:
+            return 0
+        tables = (self.tables.get(number) for number in self.tables.used())
+        stored = sum(GTES_PER_GT - t.count(0) - t.count(1) for t in tables if t is not None) * self.grain
+        rest = self.capacity % self.grain
+        return stored - (self.grain - rest if rest and self._entries(self.grains - 1, self.grains - 1)[0] > 1 else 0)
 
     def descriptor_bytes(self) -> bytes | None:
         """The embedded descriptor with its padding, None where there is none."""
@@ -102,8 +110,11 @@ class SparseExtent:
         if self.tables is None:
             return
         span = self.grain * GTES_PER_GT
-        for number in range(self.tables.count):
+        done = 0
+        for number in self.tables.used():
             start = number * span
+            yield Extent(done, start - done, Kind.HOLE)
+            done = min(start + span, self.capacity)
             length = min(span, self.capacity - start)
             table = self.tables.get(number)
             if table is None:
@@ -111,10 +122,17 @@ class SparseExtent:
             elif 0 not in table and 1 not in table:
                 yield Extent(start, length, Kind.DATA)
             else:
-                for i in range(-(-length // self.grain)):
-                    at = table[i]
-                    kind = Kind.HOLE if not at else Kind.ZERO if at == 1 else Kind.DATA
-                    yield Extent(start + i * self.grain, min(self.grain, length - i * self.grain), kind)
+                i, count = 0, -(-length // self.grain)
+                while i < count:
+                    # Entries of 2 and above are places: all of one kind.
+                    kind = min(table[i], 2)
+                    j = i + 1
+                    while j < count and min(table[j], 2) == kind:
+                        j += 1
+                    at = i * self.grain
+                    yield Extent(start + at, min(j * self.grain, length) - at, _KINDS[kind])
+                    i = j
+        yield Extent(done, self.capacity - done, Kind.HOLE)
 
     def _entries(self, first: int, last: int) -> array[int]:
         """Table entries of grains C(first) to C(last), inclusive."""

@@ -23,7 +23,7 @@ _CACHED_TABLES = 256
 _CACHED_PAGES = 64
 _EMPTY = bytes(GTES_PER_GT * 4)
 #: A disk whose tables lie in more pieces than this is not one that a product wrote.
-_MAX_RUNS = 1 << 20
+_MAX_RUNS = 1 << 19
 
 
 def words(data: bytes) -> array[int]:
@@ -56,6 +56,10 @@ class Directory:
 
     def __getitem__(self, index: int) -> int:
         number, at = divmod(index, _PAGE)
+        return self.page(number)[at]
+
+    def page(self, number: int) -> array[int]:
+        """Entries C(number) x 1024 on, at most 1024."""
         page = self._pages.get(number)
         if page is None:
             count = min(_PAGE, self.count - number * _PAGE)
@@ -63,7 +67,7 @@ class Directory:
             self._pages[number] = page
             if len(self._pages) > _CACHED_PAGES:
                 self._pages.popitem(last=False)
-        return page[at]
+        return page
 
     @property
     def end(self) -> int:
@@ -206,6 +210,15 @@ class Tables:
                 self._cache.popitem(last=False)
             return table
 
+    def used(self) -> Iterator[int]:
+        """Numbers of the tables that may hold something: whole pages of empty directory entries are left out."""
+        directories = [d for d in (self.primary, self.redundant) if d is not None]
+        for page in range(-(-self.count // _PAGE)):
+            with self._lock:
+                empty = not any(any(d.page(page)) for d in directories)
+            if not empty:
+                yield from range(page * _PAGE, min((page + 1) * _PAGE, self.count))
+
     def runs(self) -> list[tuple[int, int]]:
         """(first, end) sectors of all directories and tables, ascending; VmdkError where two of them overlap."""
         found: list[tuple[int, int]] = []
@@ -224,7 +237,7 @@ class Tables:
 
     def _table_runs(self, directory: Directory) -> Iterator[tuple[int, int]]:
         first = end = runs = 0
-        for number in range(self.count):
+        for number in self.used():
             at = directory[number]
             if not at or (at + GT_SECTORS) * SECTOR > self.file.size:
                 continue

@@ -133,7 +133,6 @@ def test_records() -> None:
     web = found[2]
     assert web["props"] == {"config": {"guestId": "debian12_64Guest"}, "runtime": {"powerState": "poweredOn"}}
     assert web["vars"] == {
-        "ferry_kind": "vm",
         "ferry_moref": "vm-20",
         "ferry_name": "web01",
         "ferry_path": "/Europe/DC%2f0/vm/wave 1/web01",

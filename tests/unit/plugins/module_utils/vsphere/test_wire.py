@@ -65,7 +65,7 @@ def test_what_the_schema_alone_knows_is_left_to_pyvmomi(xml: str) -> None:
 def test_names_are_escaped_in_a_request() -> None:
     spec = wire.filter_spec({"VirtualMachine": ["a<b"]}, wire.Ref("ContainerView", 'v&"1'))
     assert "<pathSet>a&lt;b</pathSet>" in spec
-    assert '>v&amp;"1</obj>' in spec
+    assert ">v&amp;&quot;1</obj>" in spec
     ElementTree.fromstring(f"<x {XSI}>{spec}</x>")
 
 

@@ -348,6 +348,23 @@ def test_overlaps(disks: Disks) -> None:
     refused(path, "beyond the capacity")
 
 
+def test_grains_that_no_table_names(disks: Disks) -> None:
+    """With two sets of tables that agree it is room that was freed; with one set it is a table that was wiped."""
+    path = made(disks, "monolithicSparse", content="full", size=20 * GRAIN)
+    h = header(path)
+    for directory in (h.rgd_offset, h.gd_offset):
+        disks.patch(path, (directory + 1) * 512, bytes(8))
+    with open_disk(str(path)) as disk:
+        disk.check()
+        assert disk.problems == ["2 grains in the file belong to no table; they read as zeroes"]
+    disks.patch(path, 8, struct.pack("<I", structs.FLAG_NEWLINE))
+    refused(path, "do not name")
+    disks.patch(path, h.overhead * 512, bytes(2 * GRAIN))
+    with open_disk(str(path)) as disk:
+        disk.check()
+        assert len(disk.problems) == 1
+
+
 def test_tables_that_overlap(disks: Disks) -> None:
     path = made(disks, "monolithicSparse", size=SIZE)
     h = header(path)
