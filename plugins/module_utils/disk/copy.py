@@ -12,30 +12,20 @@ from __future__ import annotations
 
 import threading
 import time
-from collections import deque
 from dataclasses import dataclass, field
-from typing import Any, Callable, Iterator, Protocol
+from typing import Any, Callable, Iterator
 
 from .digest import ALGORITHM, CHUNK, SIZE, chunk_digest, zero_digest
 from .errors import BadInput, FerryError
 from .ledger import DATA, OLD, UNKNOWN, ZERO, Ledger
 from .model import Kind, Sink, Source
+from .pool import Pool, Watcher
 
 _BLOCK = 64 << 10
 _ZERO_BLOCK = bytes(_BLOCK)
 _ZERO_CHUNK = bytes(CHUNK)
 #: A run of zeroes is recorded in pieces of this many chunks: small enough to be interrupted, large enough to cost nothing.
 _ZERO_RUN = 64 * 1024
-
-
-class Watcher(Protocol):
-    """Who is told how far it is, and who may stop it (by raising from C(check)). disk.progress.Progress is one."""
-
-    def update(self, disk: str, phase: str, done: int, total: int, skipped: int | None = None) -> None: ...
-
-    def finish(self, disk: str, skipped: int | None = None, why: str | None = None) -> None: ...
-
-    def check(self) -> None: ...
 
 
 @dataclass
@@ -282,6 +272,11 @@ class Job:
     # -- durability and proof -----------------------------------------------------------------------------------
 
     @property
+    def total(self) -> int:
+        """Bytes of the disk."""
+        return self.source.capacity
+
+    @property
     def skipped(self) -> int:
         """Bytes of C(done) that needed no reading in this phase: what the rest took is the speed of the way."""
         return self.done - self.result.bytes_read if self.phase == "copy" else 0
@@ -350,69 +345,6 @@ class Job:
         self.result.digest = digest
 
 
-class _Pool:
-    """Takes pieces of work from all jobs in turn and gives them to the workers; the first error stops all."""
-
-    def __init__(self, workers: int, watcher: Watcher | None) -> None:
-        self.workers = workers
-        self.watcher = watcher
-        self.lock = threading.Lock()
-        self.error: BaseException | None = None
-
-    def run(self, jobs: list[Job], work: Any, pieces: Any, tick: Any) -> None:
-        turns = deque((job, pieces(job)) for job in jobs)
-
-        def take() -> Any:
-            with self.lock:
-                while turns and self.error is None:
-                    job, left = turns[0]
-                    piece = next(left, None)
-                    if piece is None:
-                        turns.popleft()
-                        continue
-                    turns.rotate(-1)
-                    return job, piece
-                return None
-
-        def worker() -> None:
-            while True:
-                job = None
-                try:
-                    found = take()
-                    if found is None:
-                        return
-                    job, piece = found
-                    work(job, piece)
-                except BaseException as e:  # noqa: BLE001 - raised again by the thread that waits, below
-                    with self.lock:
-                        if self.error is None:
-                            if isinstance(e, FerryError) and job is not None:
-                                e.disk = job.disk
-                            self.error = e
-                    return
-
-        threads = [threading.Thread(target=worker, name=f"copy-{i}", daemon=True) for i in range(self.workers)]
-        for t in threads:
-            t.start()
-        try:
-            for t in threads:
-                while t.is_alive():
-                    t.join(0.2)
-                    if self.watcher is not None:
-                        for job in jobs:
-                            self.watcher.update(job.disk, job.phase, job.done, job.source.capacity, job.skipped)
-                        self.watcher.check()
-                    tick()
-        except BaseException as e:
-            with self.lock:
-                self.error = self.error or e
-            for t in threads:
-                t.join()
-            raise
-        if self.error is not None:
-            raise self.error
-
-
 def run(
     jobs: list[Job],
     *,
@@ -449,7 +381,7 @@ def run(
         if now - last > checkpoint_seconds:
             last = now
 
-    pool = _Pool(workers, watcher)
+    pool = Pool(workers, watcher)
     try:
         pool.run(busy, Job.work, Job.units, tick)
     except BaseException:
@@ -493,7 +425,7 @@ def _verify(jobs: list[Job], how: str, share: float, workers: int, watcher: Watc
             forget()
         job.phase = "verify"
         job.done = 0
-    _Pool(workers, watcher).run(jobs, lambda job, piece: job.verify(*piece), pieces, lambda: None)
+    Pool(workers, watcher).run(jobs, lambda job, piece: job.verify(*piece), pieces, lambda: None)
     for job in jobs:
         job.result.verified = how
         if job.result.repaired:

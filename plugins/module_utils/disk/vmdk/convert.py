@@ -250,7 +250,7 @@ class _Job:
                 if kind == "vmdk" and says != (self.wanted.format, self.identity.adapter_type, self.identity.hw_version):
                     return None
                 theirs = digest_of(there, threads=self.threads, progress=self._phase("compare"))
-                stored = sum(min(f.allocated, f.size) for f in there.files())
+                stored = sum(f.size if there.info.embedded else min(f.allocated, f.size) for f in there.files())
         except (VmdkError, SinkError) as e:
             # Damaged: it is mended where what is left of it tells that it was this disk.
             if claimed_capacity(dest) == self.source.capacity:

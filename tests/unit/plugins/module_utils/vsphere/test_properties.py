@@ -29,7 +29,7 @@ def names(rows: list[properties.Row]) -> list[str]:
 def test_pages_are_followed_and_the_view_is_destroyed(vcenter: FakeVcenter, params: dict[str, Any]) -> None:
     pages = {"2": result({vm(2): {"name": "b"}}, "3"), "3": result({vm(3): {}})}
     vcenter.handlers["RetrievePropertiesEx"] = lambda body: result({vm(1): {"name": "a"}}, "2")
-    vcenter.handlers["ContinueRetrievePropertiesEx"] = lambda body: pages[re.search("<token[^>]*>(.)<", body)[1]]  # type: ignore[index]  # each request has a token
+    vcenter.handlers["ContinueRetrievePropertiesEx"] = lambda body: pages[re.findall("<token[^>]*>(.)<", body)[0]]
     with client.connect(params) as session:
         rows = properties.of_view(session, PATHS, page=1)
     assert rows == [
