@@ -12,7 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from typing import Any
+from typing import Any, TextIO
 
 from ..controllers import VMDK_ADAPTERS
 from ..errors import FerryError, bounded
@@ -47,25 +47,29 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _say(text: str, stream: TextIO | None = None) -> None:
+    (stream or sys.stdout).write(text + "\n")
+
+
 def _show(facts: dict[str, Any]) -> None:
     for key in ("format", "create_type", "adapter_type", "hw_version", "capacity", "allocated", "encrypted", "parent"):
-        print(f"{key}: {bounded(facts[key])}")
+        _say(f"{key}: {bounded(facts[key])}")
     for extent in facts["extents"]:
-        print(f"extent: {extent['access']} {extent['type']} {extent['size']} bytes {bounded(extent['name'])}")
+        _say(f"extent: {extent['access']} {extent['type']} {extent['size']} bytes {bounded(extent['name'])}")
     verdict = facts["glance"]
-    print(f"glance: {'accepted' if verdict['accepted'] else 'not accepted'} as {verdict['disk_format']}, bootable: {verdict['bootable']}")
+    _say(f"glance: {'accepted' if verdict['accepted'] else 'not accepted'} as {verdict['disk_format']}, bootable: {verdict['bootable']}")
     for reason in verdict["reasons"]:
-        print(f"  {bounded(reason)}")
+        _say(f"  {bounded(reason)}")
     for p in facts["problems"]:
         where = "".join(f" {k} {bounded(p[k], 120)}" for k in ("offset", "found", "expected") if k in p)
-        print(f"{p['severity']}: {bounded(p['message'])}{where}")
+        _say(f"{p['severity']}: {bounded(p['message'])}{where}")
 
 
 def _run(args: argparse.Namespace) -> None:
     if args.verb == "info":
         facts = inspect(args.file, args.hypervisor, args.deep, allow_extents=args.allow_extent)
         if args.json:
-            print(json.dumps(facts, indent=2))
+            _say(json.dumps(facts, indent=2))
         else:
             _show(facts)
         broken = next((p for p in facts["problems"] if p["severity"] == "error"), None)
@@ -76,8 +80,8 @@ def _run(args: argparse.Namespace) -> None:
         with opened(args.file, None, allow_extents=args.allow_extent) as disk:
             digest = digest_of(disk, threads=args.threads)
             for text in disk.problems:
-                print(f"warning: {bounded(text)}")
-            print(f"{bounded(args.file, 200)}: {disk.capacity} bytes, {digest}")
+                _say(f"warning: {bounded(text)}")
+            _say(f"{bounded(args.file, 200)}: {disk.capacity} bytes, {digest}")
     else:
         result = convert(
             args.src,
@@ -93,8 +97,8 @@ def _run(args: argparse.Namespace) -> None:
             force=args.force,
         )
         for text in result["problems"]:
-            print(f"warning: {bounded(text)}", file=sys.stderr)
-        print(json.dumps(result))
+            _say(f"warning: {bounded(text)}", sys.stderr)
+        _say(json.dumps(result))
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -103,13 +107,13 @@ def main(argv: list[str] | None = None) -> int:
     try:
         _run(args)
     except FerryError as e:
-        print(f"vmdk: {bounded(path, 200)}: {bounded(e, 800)}", file=sys.stderr)
+        _say(f"vmdk: {bounded(path, 200)}: {bounded(e, 800)}", sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print(f"vmdk: {bounded(path, 200)}: interrupted", file=sys.stderr)
+        _say(f"vmdk: {bounded(path, 200)}: interrupted", sys.stderr)
         return 1
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    raise SystemExit(main())

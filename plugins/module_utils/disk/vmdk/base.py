@@ -47,7 +47,6 @@ class Writer(Protocol):
     @property
     def bytes_out(self) -> int:
         """Bytes stored so far: what was written, and the format's own; holes left out."""
-        ...
 
     def write(self, offset: int, data: bytes | memoryview) -> None: ...
 
@@ -59,7 +58,6 @@ class Writer(Protocol):
 
     def finish(self) -> None:
         """Write what makes the file complete, and make it durable."""
-        ...
 
     def close(self) -> None: ...
 

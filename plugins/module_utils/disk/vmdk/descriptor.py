@@ -220,7 +220,8 @@ def _number(text: str, what: str, where: str, line: int, limit: int) -> int:
 
 def _extent(line: str, number: int, encoding: str | None, where: str) -> ExtentLine:
     found = _EXTENT.match(line)
-    assert found is not None
+    if found is None:
+        raise VmdkError("A broken extent line.", path=where, found=f"line {number}: {line[:80]}")
     access, size, kind, name, offset, extra = found.groups()
     if access.upper() not in ("RW", "RDONLY", "NOACCESS"):
         raise VmdkError(

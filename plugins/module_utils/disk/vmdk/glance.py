@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..controllers import find
+from ..errors import VmdkError
 from ..model import SECTOR
 from .reader import Disk
 from .sparse import SparseExtent
@@ -112,14 +113,14 @@ def _judge_vmdk(disk: Disk, v: Verdict, hypervisor: str) -> None:
         v.reasons.append(f"Glance takes monolithicSparse and streamOptimized VMDKs, in one file; this is {what}: convert it")
         return
     part = disk.parts[0]
-    assert isinstance(part, SparseExtent)
+    if not isinstance(part, SparseExtent):
+        raise VmdkError("Not one sparse extent.", path=disk.info.path)
     v.disk_format = "vmdk"
     v.reasons.extend(_format_reasons(disk, part))
     v.accepted = not v.reasons
     if v.vmware_adaptertype is None:
         v.reasons.append("the descriptor names no adapter: set vmware_adaptertype yourself, or convert with adapter_type")
-    if hypervisor == "kvm":
-        assert disk.info.descriptor is not None
+    if hypervisor == "kvm" and disk.info.descriptor is not None:
         lines = (disk.info.descriptor_text or "").replace("\r", "").split("\n")
         if disk.info.descriptor.extents[0].access == "RDONLY":
             v.reasons.append("Nova's qemu-img does not read RDONLY extents: convert it")

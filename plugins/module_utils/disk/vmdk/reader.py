@@ -10,7 +10,7 @@ import hashlib
 import os
 from bisect import bisect_right
 from dataclasses import dataclass, field
-from typing import Any, Iterable, Iterator, Sequence
+from typing import Any, Iterable, Iterator, Sequence, TypeAlias
 
 from ..controllers import find
 from ..errors import VmdkError
@@ -23,7 +23,7 @@ from .flat import FlatExtent, ZeroExtent
 from .sparse import SparseExtent
 from .structs import MAGIC, MAGIC_COWD, MAGIC_SESPARSE, MAX_DESCRIPTOR
 
-AnyExtent = FlatExtent | SparseExtent | ZeroExtent
+AnyExtent: TypeAlias = "FlatExtent | SparseExtent | ZeroExtent"
 _FLAT = frozenset({"FLAT", "VMFS", "ZERO"})
 _SPARSE = frozenset({"SPARSE", "ZERO"})
 
@@ -286,7 +286,8 @@ def _open_descriptor(file: RawFile, allow: Iterable[str]) -> Disk:
 
 def _once(part: AnyExtent, line: ExtentLine, seen: dict[tuple[int, int], list[tuple[int, int]]], path: str) -> None:
     """Refuse a second use of the same bytes: an extent line twice makes another disk."""
-    assert part.file is not None
+    if part.file is None:
+        return
     begin = line.offset if isinstance(part, FlatExtent) else 0
     ranges = seen.setdefault(part.file.key, [])
     if any(begin < e and b < begin + line.sectors for b, e in ranges):

@@ -44,7 +44,8 @@ class SparseExtent:
         if header.compressed or header.gd_offset == GD_AT_END:
             self.footer = stream.find_footer(file, header)
             if header.gd_offset == GD_AT_END:
-                assert self.footer is not None
+                if self.footer is None:
+                    raise VmdkError("The footer is missing.", path=file.path)
                 header = self.footer
         self.header = header
         if line_sectors is not None and line_sectors != header.capacity_sectors:
@@ -136,7 +137,8 @@ class SparseExtent:
 
     def _entries(self, first: int, last: int) -> array[int]:
         """Table entries of grains C(first) to C(last), inclusive."""
-        assert self.tables is not None
+        if self.tables is None:
+            raise VmdkError("The extent has no grain tables.", path=self.file.path)
         out = array("I")
         while first <= last:
             number, at = divmod(first, GTES_PER_GT)

@@ -156,7 +156,8 @@ class Tables:
 
     def _entry(self, number: int) -> int:
         directory = self.primary or self.redundant
-        assert directory is not None
+        if directory is None:
+            raise VmdkError("The extent has no grain directory.", path=self.file.path)
         return directory.offset * SECTOR + number * 4
 
     def _read(self, position: int) -> bytes:

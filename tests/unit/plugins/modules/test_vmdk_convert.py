@@ -19,7 +19,7 @@ def test_changes_once(top: Path, raw: Path, tmp_path: Path) -> None:
     wish = {"src": str(raw), "dest": str(dest), "format": "streamOptimized", "checksum": "sha256"}
     said = run_module(top, "vmdk_convert", check=True, **wish)
     assert said["changed"] and not dest.exists()
-    first, second = (run_module(top, "vmdk_convert", **wish) for _ in range(2))
+    first, second = (run_module(top, "vmdk_convert", **wish) for _n in range(2))
     assert (first["changed"], second["changed"]) == (True, False)
     assert first["bytes_out"] == dest.stat().st_size == said["bytes_out"]
     assert (first["digest"], first["checksum"]) == (second["digest"], second["checksum"])

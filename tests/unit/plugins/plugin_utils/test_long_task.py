@@ -49,7 +49,7 @@ def alive(pid: int) -> bool:
         return False
 
 
-class Playbook(subprocess.Popen):  # type: ignore[type-arg]
+class Playbook(subprocess.Popen):  # type: ignore[type-arg]  # of str: asked for by text=True
     """A running ansible-playbook whose output can be read meanwhile."""
 
     def __init__(self, command: list[str], output: Path, **kwargs: Any) -> None:

@@ -244,6 +244,7 @@ def reads(folder: Path) -> list[tuple[int, int]]:
     return [(int(a), int(b)) for a, b in (row.split() for row in rows if len(row.split()) == 2)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(4))
 def test_sigkill_anywhere_then_go_on(folder: Path, seed: int) -> None:
     rng = random.Random(seed)
@@ -322,6 +323,7 @@ def test_a_target_that_is_too_small_or_no_file(tmp_path: Path) -> None:
         FileSink(str(tmp_path / "small"), 5, resize=False)
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_disk(tmp_path: Path) -> None:
     """2 TiB with a little data, in 200 MiB."""
     script = """

@@ -38,7 +38,7 @@ class Disks:
             elif content == "zeroes":
                 out.write(bytes(size))
             elif content == "mixed" and size:
-                for _ in range(pieces):
+                for _n in range(pieces):
                     at = rng.randrange(size)
                     length = min(rng.randrange(1, 3 * GRAIN), size - at)
                     out.seek(at)

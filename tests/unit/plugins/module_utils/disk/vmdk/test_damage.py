@@ -37,7 +37,7 @@ def damaged(data: bytes, limit: int, rng: random.Random) -> tuple[bytes, list[ob
         extra = rng.randbytes(rng.choice([1, 512, 70000]))
         return bytes(out) + extra, ["longer by", len(extra)]
     told: list[object] = []
-    for _ in range(rng.choice([1, 1, 1, 2, 4])):
+    for _n in range(rng.choice([1, 1, 1, 2, 4])):
         zone = rng.random()
         top = min(80, limit) if zone < 0.35 else min(2048, limit) if zone < 0.6 else limit
         at = rng.randrange(top) if zone < 0.9 else limit - 1 - rng.randrange(min(limit, 4096))
@@ -92,7 +92,7 @@ def test_damage(disks: Disks, count: int) -> None:
     want = disks.sha(disks.folder / "src.raw")
     wrong: list[str] = []
     refused = 0
-    for _ in range(int(os.environ.get("FERRY_FUZZ_COUNT", count))):
+    for _n in range(int(os.environ.get("FERRY_FUZZ_COUNT", count))):
         path, file, limit = rng.choice(files)
         whole = file.read_bytes()
         data, told = damaged(whole, limit, rng)

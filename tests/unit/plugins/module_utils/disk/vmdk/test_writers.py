@@ -234,7 +234,7 @@ def test_sinks_take_ranges_in_any_order(disks: Disks, kind: str) -> None:
     assert isinstance(sink, Sink) and sink.reads_zero
     rng = random.Random(5)
     want = bytearray(size)
-    cuts = sorted({0, size, *(rng.randrange(size) for _ in range(60))})
+    cuts = sorted({0, size, *(rng.randrange(size) for _n in range(60))})
     ranges = list(zip(cuts, cuts[1:], strict=False))
     rng.shuffle(ranges)
 
