@@ -53,7 +53,7 @@ test-slow: venv collections stage ## Unit tests that take longer: whole playbook
 
 .PHONY: test-lab
 test-lab: venv stage ## Tests against the running lab (make lab first)
-	@$(STEP) lab-tests tools/with_lab.sh env PYTHONPATH=$(COLLECTIONS):$(TOP) $(BIN)/python -m pytest \
+	@$(STEP) lab-tests tools/with_lab.sh env -C $(STAGE) PYTHONPATH=$(COLLECTIONS):$(STAGE) $(BIN)/python -m pytest \
 	  $(if $(findstring tests/,$(ARGS)),,tests/lab_tests) $(ARGS)
 
 .PHONY: test-integration

@@ -22,7 +22,7 @@ fi
 code=$?
 end=$EPOCHREALTIME
 seconds=$(((${end/[.,]/} - ${begin/[.,]/}) / 100000))
-closing=$(sed -n 's/^=* *\([0-9]* \(passed\|failed\|skipped\|error\).* in [0-9.]*s.*[^ =]\) *=*$/\1/p' "$log" | tail -n 1)
+closing=$(sed -n 's/^=* *\([0-9]* \(passed\|failed\|skipped\|error\).* in [0-9.]*s[^=]*[^ =]*\) *=*$/\1/p' "$log" | tail -n 1)
 word="ok  "
 [ $code -eq 0 ] || word="FAIL"
 printf '  %s  %-28s %5d.%d s  %s\n' "$word" "$name" $((seconds / 10)) $((seconds % 10)) "$closing"

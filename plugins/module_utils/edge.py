@@ -56,7 +56,7 @@ def run(spec: dict[str, Any], work: Callable[[Call], dict[str, Any]], **kwargs: 
     try:
         result = work(Call(module.params, module.check_mode, module._diff, module.warn))
     except FerryError as e:
-        module.fail_json(msg=str(e), failure=e.as_dict(), **getattr(e, "partial", {}))
+        module.fail_json(msg=str(e), failure=e.as_dict(), **e.partial)
     except Exception as e:
         module.fail_json(
             msg=f"A defect in ferry.vmware: {type(e).__name__}: {str(e)[:500]}. Please report it with the traceback (-vvv).",

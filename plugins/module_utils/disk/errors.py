@@ -65,6 +65,8 @@ class FerryError(Exception):
         self.left = left
         self.next_command = next_command
         self.details = details
+        #: What a module returns all the same, beside the failure (rows of the disks that were worked on).
+        self.partial: dict[str, Any] = {}
 
     def add(self, **context: str | None) -> FerryError:
         """Fill the fields of C(context) (vm, disk, step, left, next_command) that are still empty; return self."""

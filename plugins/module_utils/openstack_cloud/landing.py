@@ -41,7 +41,7 @@ def plan_wave(params: Mapping[str, Any]) -> dict[str, Any]:
             step="plan the landing",
             errors=result["errors"],
         )
-        error.partial = {**result, "summary": "; ".join(lines[:SHOWN]) + more}  # type: ignore[attr-defined]  # edge.run() adds it to the result
+        error.partial = {**result, "summary": "; ".join(lines[:SHOWN]) + more}
         error.message = error.message[:-1] + ": " + "; ".join(lines[:SHOWN]) + more
         raise error
     return result

@@ -169,13 +169,17 @@ class _Copy:
         if jobs:
             for w, volume, _job in attached:
                 volumes.set_metadata(self.conn, volume.volume_id, {STATE: "copying", SOURCE: self.source_id or w.key, DISK_KEY: w.key})
-            results = engine.run(
-                [job for _i, job in jobs],
-                workers=self.params["workers"],
-                verify=self.params["verify"],
-                watcher=self.progress,
-                guard=lambda: self._still_ours(attached),
-            )
+            try:
+                results = engine.run(
+                    [job for _i, job in jobs],
+                    workers=self.params["workers"],
+                    verify=self.params["verify"],
+                    watcher=self.progress,
+                    guard=lambda: self._still_ours(attached),
+                )
+            except FerryError as e:
+                e.partial = {"changed": True, "disks": [self._row(wanted[i], job.result.as_dict(), None) for i, job in jobs]}
+                raise
             for (i, job), result in zip(jobs, results, strict=False):
                 rows[i] = self._row(wanted[i], result.as_dict(), job)
             for w, volume, job in attached:

@@ -283,7 +283,7 @@ def apply(
     except FerryError as e:
         now = read_again(session, vm) or state
         reached = _view(now, now.power, now.annotation, now.attributes, names)
-        e.partial = {**result, "changed": reached != before, "after": reached}  # type: ignore[attr-defined]  # edge.run adds it to the failed result
+        e.partial = {**result, "changed": reached != before, "after": reached}
         raise
     return result
 
