@@ -154,8 +154,8 @@ def say(result: dict[str, Any], seconds: float) -> None:
 {len(result["vms"])} VMs in {seconds:.0f} s. The lab is up:
   report        {here(OUT / "report.html")}
   figures       {here(OUT / "result.json")}
-  OpenStack     . {env} && build/venv/bin/python -m openstack.config.loader   (or any client: OS_CLOUD=lab)
-  the sources   . {env} && ANSIBLE_COLLECTIONS_PATH=build/collections build/venv/bin/ansible-inventory -i demo/inventory --graph
+  OpenStack     (. {env}; build/venv-openstack/bin/openstack server list)
+  the sources   (. {env}; ANSIBLE_COLLECTIONS_PATH=build/collections build/venv/bin/ansible-inventory -i demo/inventory --graph)
   once more     make demo          nothing left to do: changed=0
   all away      make demo-clean""")
 
