@@ -62,7 +62,7 @@ test-integration: venv collections stage ## ansible-test integration against the
 
 .PHONY: test-molecule
 test-molecule: venv collections stage ## Molecule's scenario for the roles
-	@$(STEP) molecule env -C $(STAGE)/extensions PATH=$(BIN):$$PATH molecule test $(ARGS)
+	@$(STEP) molecule env -C $(STAGE)/extensions PATH=$(BIN):$$PATH sh -c "molecule reset && molecule test $(ARGS)"
 
 UNSHIPPED := tests/lab tests/lab_tests tests/bench tools demo
 .PHONY: sanity

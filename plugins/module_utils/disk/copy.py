@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any, Callable, Iterator
 
 from .digest import ALGORITHM, CHUNK, SIZE, chunk_digest, zero_digest
-from .errors import BadInput, FerryError
+from .errors import BadInput, FerryError, SourceError
 from .ledger import DATA, OLD, UNKNOWN, ZERO, Ledger
 from .model import Kind, Sink, Source
 from .pool import Pool, Watcher
@@ -101,20 +101,23 @@ class Job:
                 self.result.mode = "none"
                 self.done = source.capacity
                 return False
-            if ledger.fact("source") == source.identity:
+            if ledger.fact("stamp") != stamp:
+                # Somebody else wrote there: what the ledger knows of the target may be wrong, whatever became of the source.
                 self.result.extra["target_altered"] = True
                 self._distrust()
-            else:
-                self.sink.flush()
-                ledger.next_pass()
-                self.result.mode = "compare"
+            if ledger.fact("source") != source.identity:
+                self._look_again()
         elif ledger.fact("source") != source.identity:
-            self.sink.flush()
-            ledger.next_pass()
-            self.result.mode = "compare"
+            self._look_again()
         ledger.set(source=source.identity, state="copying", generation=ledger.fact("generation", 0) + 1)
         self.result.changed = True
         return True
+
+    def _look_again(self) -> None:
+        """The source has changed: every chunk is read again, and what differs from the target is written."""
+        self.sink.flush()
+        self.ledger.next_pass()
+        self.result.mode = "compare"
 
     def _distrust(self) -> None:
         """The target was written by somebody else: compare each chunk with its digest, and forget those that differ."""
@@ -338,8 +341,20 @@ class Job:
             self.result.repaired += len(wrong)
 
     def finish(self) -> None:
-        """All is copied: flush, and say so in the ledger."""
+        """All is copied: flush, and say so in the ledger.
+
+        :raises SourceError: the source was written to meanwhile. Its chunks are of different moments; the next run compares all.
+        """
         self.make_durable()
+        unchanged = getattr(self.source, "unchanged", None)
+        if unchanged is not None and not unchanged():
+            raise SourceError(
+                "The source was written to while it was being copied.",
+                code="source_changed",
+                disk=self.disk,
+                step="finish",
+                next_command="stop whoever writes to it, then run the same command again",
+            )
         digest = self.ledger.digests.disk_digest()
         self.ledger.set(state="complete", digest=digest, stamp=getattr(self.sink, "stamp", str)(), completed=time.time())
         self.result.digest = digest

@@ -35,7 +35,9 @@ class FileSink:
         self.path = path
         self.capacity = capacity
         try:
-            self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            # On a block device O_EXCL (without O_CREAT) is refused while it is mounted or part of something (open(2)).
+            block = os.path.exists(path) and stat.S_ISBLK(os.stat(path).st_mode)
+            self._fd = os.open(path, os.O_RDWR | os.O_CLOEXEC | (os.O_EXCL if block else os.O_CREAT), 0o600)
         except OSError as e:
             raise SinkError("The target cannot be opened for writing.", disk=path, step="open the target", said=e.strerror) from e
         try:

@@ -52,7 +52,19 @@ class FileSource:
             os.close(self._fd)
             raise SourceError(f"The source holds {size} bytes, the disk should have {capacity}.", disk=path, step="open the source")
         self.capacity = size if capacity is None else capacity
-        self.identity = f"file:{info.st_dev}:{info.st_ino}:{size}:{info.st_mtime_ns if self._regular else 0}"
+        self.identity = self._state()
+
+    def _state(self) -> str:
+        info = os.fstat(self._fd)
+        return (
+            f"file:{info.st_dev}:{info.st_ino}:{info.st_size}:{info.st_mtime_ns}"
+            if self._regular
+            else f"block:{info.st_rdev}:{self.capacity}"
+        )
+
+    def unchanged(self) -> bool:
+        """Whether the file is still in the state in which it was opened."""
+        return self._state() == self.identity
 
     def extents(self, since: str | None = None) -> Iterator[Extent]:
         if since is not None:

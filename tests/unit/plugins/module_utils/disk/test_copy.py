@@ -129,6 +129,19 @@ def test_altered_target_is_mended_and_counted(folder: Path) -> None:
     assert result.bytes_read <= 4 * MIB
 
 
+def test_altered_target_and_changed_source_at_once(folder: Path) -> None:
+    run(folder)
+    with open(folder / "target", "r+b") as f:
+        f.seek(7 * MIB)
+        f.write(b"altered by hand")
+    with open(folder / "source", "r+b") as f:
+        f.seek(30 * MIB)
+        f.write(b"changed by the guest")
+    result = run(folder)
+    assert same(folder / "source", folder / "target"), "the ledger was believed against the target"
+    assert result.mode == "compare" and result.bytes_written <= 3 * MIB
+
+
 def test_replaced_target_is_copied_anew(folder: Path) -> None:
     run(folder)
     os.rename(folder / "target", folder / "gone")
@@ -181,6 +194,22 @@ def test_error_names_the_disk_and_keeps_what_was_done(folder: Path) -> None:
     result = run(folder)
     assert result.bytes_resumed >= 16 * MIB
     assert same(folder / "source", folder / "target")
+
+
+def test_a_source_that_is_written_to_meanwhile(folder: Path) -> None:
+    class Busy(FileSource):
+        def read(self, offset: int, length: int) -> bytes:
+            os.utime(self.path)
+            return super().read(offset, length)
+
+    source = Busy(str(folder / "source"))
+    sink = FileSink(str(folder / "target"), source.capacity)
+    book = ledger.Ledger(str(folder / "ledger.sqlite"), source.capacity)
+    with pytest.raises(errors.SourceError, match="written to while") as caught:
+        copy.run([copy.Job("d", source, sink, book)])
+    assert caught.value.code == "source_changed" and book.fact("state") == "copying"
+    book.close(), sink.close(), source.close()
+    assert run(folder).mode == "compare"
 
 
 def test_one_writer(folder: Path) -> None:
