@@ -399,3 +399,31 @@ def test_a_lost_lease_stops_the_writers(folder: Path) -> None:
         copy.run([copy.Job("d", source, sink, book, unit=MIB)], workers=1, guard=guard, checkpoint_seconds=0.1)
     assert any(s == ledger.UNKNOWN for s in book.states(0, book.chunks)), "it stopped before the end"
     book.close(), sink.close(), source.close()
+
+
+def test_a_full_target_says_so_and_the_copy_goes_on_later(folder: Path) -> None:
+    """The file may not grow past 20 MiB: what the kernel answers is EFBIG, as ENOSPC and EDQUOT elsewhere."""
+    script = """
+        import resource, signal, sys
+        sys.path.insert(0, sys.argv[1])
+        from disk import copy, ledger
+        from disk.errors import FerryError
+        from disk.sources.file import FileSource
+        from disk.sinks.file import FileSink
+        folder = sys.argv[2]
+        source = FileSource(folder + "/source")
+        sink = FileSink(folder + "/target", source.capacity)
+        book = ledger.Ledger(folder + "/ledger.sqlite", source.capacity)
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (20 << 20, resource.RLIM_INFINITY))
+        try:
+            copy.run([copy.Job("Hard disk 1", source, sink, book)], workers=1)
+        except FerryError as e:
+            print(e.code, e.disk, e.next_command)
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(script), str(MODULE_UTILS), str(folder)], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.startswith("target_full Hard disk 1 make room"), done.stdout + done.stderr
+    result = run(folder)
+    assert same(folder / "source", folder / "target") and result.bytes_resumed >= 12 * MIB
