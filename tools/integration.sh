@@ -13,8 +13,8 @@ if [ -z "$(ls "$stage/tests/integration/targets" 2>/dev/null)" ]; then
     exit 1
 fi
 umask 077
-# It holds passwords, and lint would read it.
-trap 'rm -f "$stage/tests/integration/integration_config.yml"' EXIT
+# One holds passwords, both (ansible-test writes the inventory) would be read by lint and by the tests of the tree.
+trap 'rm -f "$stage/tests/integration/integration_config.yml" "$stage/tests/integration/inventory"' EXIT
 "$top/build/venv/bin/python" - >"$stage/tests/integration/integration_config.yml" <<'END'
 import json, os
 

@@ -199,7 +199,7 @@ def test_a_guest_that_hangs(session: client.Session, db01: find.VmRef, faults: A
     with pytest.raises(ServerError) as e:
         source_state.apply(session, db01, source_state.Wanted(power="shutdown", shutdown_timeout=1.5))
     assert e.value.code == "shutdown_timeout"
-    assert e.value.partial["changed"] is False  # type: ignore[attr-defined]  # edge.run hands it on
+    assert e.value.partial["changed"] is False
     assert source_state.read_state(session, db01).power == "on"
     done = source_state.apply(session, db01, source_state.Wanted(power="shutdown", shutdown_timeout=1, on_timeout="poweroff"))
     assert (done["power_method"], done["after"]["power"]) == ("poweroff", "off")

@@ -119,7 +119,7 @@ def test_a_guest_that_hangs_is_left_on_or_powered_off(params: dict[str, Any], gu
     with pytest.raises(ServerError) as e:
         run(params, Wanted(power="shutdown", shutdown_timeout=5))
     assert (e.value.code, e.value.vm) == ("shutdown_timeout", "web01")
-    assert e.value.partial["after"]["power"] == "on"  # type: ignore[attr-defined]  # set for edge.run
+    assert e.value.partial["after"]["power"] == "on"
     done = run(params, Wanted(power="shutdown", shutdown_timeout=5, on_timeout="poweroff"))
     assert done["power_method"] == "poweroff"
     assert "5 seconds" in done["power_reason"]
