@@ -56,6 +56,10 @@ test-lab: venv stage ## Tests against the running lab (make lab first)
 	@$(STEP) lab-tests tools/with_lab.sh env -C $(STAGE) PYTHONPATH=$(COLLECTIONS):$(STAGE) $(BIN)/python -m pytest \
 	  $(if $(findstring tests/,$(ARGS)),,tests/lab_tests) $(ARGS)
 
+.PHONY: test-demo
+test-demo: need-lab venv collections venv-openstack stage ## make demo from nothing, twice, and demo-clean; it ends the demo's lab
+	@$(STEP) demo env FERRY_CHECKOUT=$(TOP) $(BIN)/python -m pytest tests/demo $(ARGS)
+
 .PHONY: test-integration
 test-integration: venv collections stage ## ansible-test integration against the running lab (ARGS=target for one)
 	@$(STEP) integration tools/with_lab.sh tools/integration.sh $(ARGS)
@@ -64,7 +68,7 @@ test-integration: venv collections stage ## ansible-test integration against the
 test-molecule: venv collections stage ## Molecule's scenario for the roles
 	@$(STEP) molecule env -C $(STAGE)/extensions PATH=$(BIN):$$PATH sh -c "molecule reset && molecule test $(ARGS)"
 
-UNSHIPPED := tests/lab tests/lab_tests tests/bench tools demo
+UNSHIPPED := tests/demo tests/lab tests/lab_tests tests/bench tools demo
 .PHONY: sanity
 sanity: venv collections stage ## ansible-test sanity over what is shipped
 	@$(STEP) sanity tools/ansible_test.sh sanity $(foreach d,$(UNSHIPPED),$(if $(wildcard $d/*),--exclude $d/)) $(ARGS)
