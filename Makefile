@@ -16,7 +16,8 @@ ARGS ?=
 # make test starts a lab of its own beside the user's (build/lab, ports from 21000).
 TEST_LAB := FERRY_LAB_BASE=$${FERRY_TEST_LAB_BASE:-21500} FERRY_LAB_DIR=$(TOP)/build/lab-test
 export ANSIBLE_COLLECTIONS_PATH := $(COLLECTIONS)
-export PYTHONPYCACHEPREFIX ?= $(TOP)/build/pycache
+# Compiled once, not at every start: some environments switch that off, and each module of a play is a start.
+unexport PYTHONDONTWRITEBYTECODE
 
 # ---------------------------------------------------------------------------------------------------------------------
 ##@ Start here
