@@ -180,7 +180,7 @@ class _Copy:
             except FerryError as e:
                 e.partial = {"changed": True, "disks": [self._row(wanted[i], job.result.as_dict(), None) for i, job in jobs]}
                 raise
-            for (i, job), result in zip(jobs, results, strict=False):
+            for (i, job), result in zip(jobs, results, strict=True):
                 rows[i] = self._row(wanted[i], result.as_dict(), job)
             for w, volume, job in attached:
                 self._finish_volume(w, volume, job)

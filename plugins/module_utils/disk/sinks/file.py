@@ -15,7 +15,7 @@ import stat
 import struct
 
 from ..errors import BadInput, Busy, SinkError
-from ..sources.file import data_ranges
+from ..sources.file import data_ranges, pread_all
 
 _PUNCH_HOLE_KEEP_SIZE = 0x03  # FALLOC_FL_KEEP_SIZE | FALLOC_FL_PUNCH_HOLE, linux/falloc.h
 _BLKZEROOUT = 0x127F  # linux/fs.h: zeroes a range, by the device itself where it can
@@ -130,18 +130,12 @@ class FileSink:
             pass  # advice only
 
     def read(self, offset: int, length: int) -> bytes:
-        parts = []
-        while length:
-            try:
-                part = os.pread(self._fd, length, offset)
-            except OSError as e:
-                raise self._failed("read", offset, e) from e
-            if not part:
-                raise SinkError(f"The target ends at byte {offset}.", disk=self.path, step="read the target back")
-            parts.append(part)
-            offset += len(part)
-            length -= len(part)
-        return parts[0] if len(parts) == 1 else b"".join(parts)
+        return pread_all(self._fd, offset, length, self._unreadable)
+
+    def _unreadable(self, at: int, error: OSError | None) -> SinkError:
+        if error is None:
+            return SinkError(f"The target ends at byte {at}.", disk=self.path, step="read the target back")
+        return self._failed("read", at, error)
 
     def close(self) -> None:
         if self._fd >= 0:

@@ -9,9 +9,9 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from typing import Iterator
+from typing import Callable, Iterator
 
-from ..errors import BadInput, SourceError
+from ..errors import BadInput, FerryError, SourceError
 from ..model import Extent, Kind
 
 
@@ -31,6 +31,25 @@ def data_ranges(fd: int, size: int) -> Iterator[tuple[int, int]]:
         end = min(os.lseek(fd, start, os.SEEK_HOLE), size)
         yield start, end - start
         at = end
+
+
+def pread_all(fd: int, offset: int, length: int, failed: Callable[[int, OSError | None], FerryError]) -> bytes:
+    """Exactly C(length) bytes from C(offset).
+
+    :param failed: gives the error to raise for a fault at a byte, or for the end of the file there (None).
+    """
+    parts = []
+    while length:
+        try:
+            part = os.pread(fd, length, offset)
+        except OSError as e:
+            raise failed(offset, e) from e
+        if not part:
+            raise failed(offset, None)
+        parts.append(part)
+        offset += len(part)
+        length -= len(part)
+    return parts[0] if len(parts) == 1 else b"".join(parts)
 
 
 class FileSource:
@@ -80,18 +99,12 @@ class FileSource:
             yield Extent(at, self.capacity - at, Kind.HOLE)
 
     def read(self, offset: int, length: int) -> bytes:
-        parts = []
-        while length:
-            try:
-                part = os.pread(self._fd, length, offset)
-            except OSError as e:
-                raise SourceError(f"The source cannot be read at byte {offset}.", disk=self.path, step="read", said=e.strerror) from e
-            if not part:
-                raise SourceError(f"The source ends at byte {offset}: it was cut while being read.", disk=self.path, step="read")
-            parts.append(part)
-            offset += len(part)
-            length -= len(part)
-        return parts[0] if len(parts) == 1 else b"".join(parts)
+        return pread_all(self._fd, offset, length, self._unreadable)
+
+    def _unreadable(self, at: int, error: OSError | None) -> SourceError:
+        if error is None:
+            return SourceError(f"The source ends at byte {at}: it was cut while being read.", disk=self.path, step="read")
+        return SourceError(f"The source cannot be read at byte {at}.", disk=self.path, step="read", said=error.strerror)
 
     def close(self) -> None:
         if self._fd >= 0:
