@@ -137,11 +137,12 @@ def parse(data: bytes, where: str, *, offset: int = 0, embedded: bool = False) -
     text = _decode(data, where)
     body, nul, rest = text.partition("\0")
     if nul and rest.strip("\0"):
-        if not embedded:
+        # qemu-img writes a new CID in place: one with fewer digits leaves as many bytes of the old text behind a zero byte.
+        if not embedded and len(rest) > 8:
             raise VmdkError(
                 "The descriptor holds binary data.", path=where, offset=offset + body.encode("utf-8", "surrogateescape").__len__()
             )
-        problems.append("bytes follow the end of the embedded descriptor; they are ignored")
+        problems.append("bytes follow the end of the descriptor; they are ignored")
     lines = body.replace("\r\n", "\n").replace("\r", "\n").split("\n")
     first = next((line.strip() for line in lines if line.strip()), "")
     if not _HEAD.match(first):

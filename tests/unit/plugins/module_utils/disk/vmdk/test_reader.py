@@ -14,7 +14,7 @@ import pytest
 
 from ansible_collections.ferry.vmware.plugins.module_utils.disk.errors import VmdkError
 from ansible_collections.ferry.vmware.plugins.module_utils.disk.model import Kind
-from ansible_collections.ferry.vmware.plugins.module_utils.disk.vmdk import structs
+from ansible_collections.ferry.vmware.plugins.module_utils.disk.vmdk import descriptor, structs
 from ansible_collections.ferry.vmware.plugins.module_utils.disk.vmdk.convert import convert
 from ansible_collections.ferry.vmware.plugins.module_utils.disk.vmdk.reader import open_disk, open_raw, sniff
 
@@ -446,3 +446,13 @@ def test_sniff() -> None:
         "raw",
         "sesparse",
     ]
+
+
+def test_what_an_overwritten_cid_leaves_behind() -> None:
+    """Seen once of qemu-img 7.2: a zero byte and the end of the older text. More than that is no text."""
+    text = b'# Disk DescriptorFile\nversion=1\nCID=abcdef1\nparentCID=ffffffff\ncreateType="monolithicFlat"\nRW 8 FLAT "a-flat.vmdk" 0\n'
+    parsed = descriptor.parse(text + b"\0\n", "a.vmdk")
+    assert len(parsed.extents) == 1
+    assert any("follow the end" in problem for problem in parsed.problems)
+    with pytest.raises(VmdkError, match="binary data"):
+        descriptor.parse(text + b"\0" + b"x" * 9, "a.vmdk")
