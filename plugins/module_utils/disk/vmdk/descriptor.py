@@ -123,6 +123,15 @@ def _decode(data: bytes, where: str) -> str:
     return data.decode("utf-8", "surrogateescape")
 
 
+def _left_of_older(body: str, tail: str) -> bool:
+    """True where C(tail) is what qemu left of an older text behind the zero byte that ends the present one.
+
+    It writes a new CID in place without leading zeroes (vmdk_write_cid in block/vmdk.c): where that has fewer digits, the
+    text gets shorter by so many bytes, and the last bytes of the older text, the same as the present one's, stay there.
+    """
+    return len(tail) < 7 and body.endswith(tail)
+
+
 def parse(data: bytes, where: str, *, offset: int = 0, embedded: bool = False) -> Descriptor:
     """Parse the descriptor in C(data).
 
@@ -137,8 +146,7 @@ def parse(data: bytes, where: str, *, offset: int = 0, embedded: bool = False) -
     text = _decode(data, where)
     body, nul, rest = text.partition("\0")
     if nul and rest.strip("\0"):
-        # qemu-img writes a new CID in place: one with fewer digits leaves as many bytes of the old text behind a zero byte.
-        if not embedded and len(rest) > 8:
+        if not embedded and not _left_of_older(body, rest.rstrip("\0")):
             raise VmdkError(
                 "The descriptor holds binary data.", path=where, offset=offset + body.encode("utf-8", "surrogateescape").__len__()
             )
