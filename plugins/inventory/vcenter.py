@@ -129,6 +129,7 @@ cache_timeout: 600
 import hashlib
 import json
 import re
+from functools import lru_cache
 from typing import Any
 
 from ansible.errors import AnsibleError, AnsibleParserError
@@ -160,13 +161,19 @@ def protect(value: Any) -> Any:
     shows it as a string and not as {"__ansible_unsafe": ...}.
     """
     if isinstance(value, str):
-        harmless = "{" not in value and not value.startswith("#jinja2")
-        return trust_as_template(value) if harmless else wrap_var(value)
+        return _protect_text(value)
     if isinstance(value, dict):
         return {k: protect(v) for k, v in value.items()}
     if isinstance(value, list):
         return [protect(v) for v in value]
     return value
+
+
+@lru_cache(maxsize=10000)
+def _protect_text(text: str) -> Any:
+    # A thousand VMs say the same few guest ids and states: each is marked once.
+    harmless = "{" not in text and not text.startswith("#jinja2")
+    return trust_as_template(text) if harmless else wrap_var(text)
 
 
 class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):
@@ -249,8 +256,9 @@ class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):
         safe: dict[tuple[str, str], str] = {}
         for name, (_wanted, record, variables) in hosts:
             inventory.add_host(name, group=GROUPS[record["kind"]])
+            host = inventory.get_host(name)
             for key, value in variables.items():
-                inventory.set_variable(name, key, value)
+                host.set_variable(key, value)
             for by, values in record["groups"].items():
                 for value in values:
                     if (by, value) not in safe:
