@@ -52,6 +52,12 @@ test-slow: venv collections stage ## Unit tests that take longer: whole playbook
 	@$(STEP) unit-slow env -C $(STAGE) PYTHONPATH=$(COLLECTIONS) $(BIN)/python -m pytest -m slow -n 2 \
 	  $(if $(findstring tests/,$(ARGS)),,tests/unit) $(ARGS)
 
+.PHONY: fuzz
+fuzz: venv stage ## Damage VMDKs at length: FERRY_FUZZ_COUNT mutations (50,000) from FERRY_FUZZ_SEED on; failures go to build/fuzz
+	@mkdir -p build/fuzz
+	@env -C $(STAGE) PYTHONPATH=$(COLLECTIONS):$(STAGE) FERRY_FUZZ_KEEP=$(TOP)/build/fuzz \
+	  $(BIN)/python -m tests.unit.plugins.module_utils.disk.vmdk.fuzz
+
 .PHONY: test-lab
 test-lab: venv stage ## Tests against the running lab (make lab first)
 	@$(STEP) lab-tests tools/with_lab.sh env -C $(STAGE) PYTHONPATH=$(COLLECTIONS):$(STAGE) $(BIN)/python -m pytest \

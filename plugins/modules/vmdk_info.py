@@ -12,9 +12,11 @@ version_added: 0.1.0
 author:
   - ferry.vmware contributors (@ferry-vmware)
 description:
-  - Reads a VMDK (monolithicSparse, streamOptimized, monolithicFlat, the split twoGb formats, VMFS flat), a raw disk or a qcow2
-    image, and says what it is, whether it is sound, and whether Glance takes it and Nova boots it.
-  - Deltas, raw device mappings and encrypted disks are named, not read.
+  - Reads a VMDK (monolithicSparse, streamOptimized, monolithicFlat, the split twoGb formats, VMFS flat, snapshot deltas with their
+    parents), a member of an OVA, OVF's chunks, a raw disk or a qcow2 image, and says what it is, whether it is sound, and whether
+    Glance takes it and Nova boots it.
+  - Of a damaged disk it lists every inconsistency with its place, not only the first, and says whether the data can be saved.
+  - Raw device mappings and encrypted disks are named, not read.
   - Header fields are checked before they are believed. A descriptor never makes the module open a file outside its folder.
 extends_documentation_fragment:
   - ferry.vmware.attributes
@@ -40,7 +42,9 @@ options:
     choices: [vmware, kvm]
     default: vmware
   deep:
-    description: Read and decode every grain, so that damage inside of data is found as well.
+    description:
+      - Read and decode every grain, so that damage inside of data is found as well.
+      - What could be saved of a damaged disk is tried whatever its size; without it, in files of up to 64 MiB alone.
     type: bool
     default: false
   allow_extents:
@@ -63,6 +67,17 @@ EXAMPLES = r"""
   ansible.builtin.assert:
     that: disk.glance.accepted
     fail_msg: "{{ disk.glance.reasons | join('; ') }}"
+
+- name: See what is left of a download that was cut off
+  ferry.vmware.vmdk_info:
+    path: /exports/centos/CentOS-disk1.vmdk
+    deep: true
+  register: cut
+
+- name: Show it
+  ansible.builtin.debug:
+    msg: "{{ cut.salvage.how }}"
+  when: cut.salvage
 """
 
 RETURN = r"""
@@ -155,7 +170,7 @@ extents:
       description: Whether a sparse extent has its tables twice.
       type: bool
 parent:
-  description: The parent of a delta, with RV(parent.cid) and RV(parent.hint).
+  description: The parent of a delta.
   returned: success, null where there is none
   type: dict
   contains:
@@ -165,6 +180,11 @@ parent:
     hint:
       description: Where the descriptor believes the parent to be.
       type: str
+    chain:
+      description: The parents that were opened, the nearest first.
+      returned: where all of them could be opened
+      type: list
+      elements: str
 encrypted:
   description: Whether the disk is encrypted.
   returned: success
@@ -194,7 +214,8 @@ glance:
       type: list
       elements: str
 problems:
-  description: Everything that is wrong or odd; at most 100.
+  description:
+    - Everything that is wrong or odd; at most 100. Of one kind at most 20 are listed, the others are counted.
   returned: success
   type: list
   elements: dict
@@ -211,12 +232,43 @@ problems:
     offset:
       description: Where in the file, in bytes.
       type: int
+    disk_offset:
+      description: Where on the disk, in bytes; of a grain that cannot be decoded.
+      type: int
     found:
       description: What stands there.
       type: raw
     expected:
       description: What should.
       type: raw
+salvage:
+  description: Whether data of a damaged disk can be saved.
+  returned: success, null where nothing is damaged
+  type: dict
+  contains:
+    possible:
+      description: Whether M(ferry.vmware.vmdk_convert) with O(ferry.vmware.vmdk_convert#module:salvage=true) gives anything.
+      type: bool
+    how:
+      description: What to do, or why nothing can be saved.
+      type: str
+    lost_bytes:
+      description: Bytes of the disk that are lost or not proven; null where it was not tried.
+      type: int
+    lost:
+      description: The first 100 ranges that are lost or not proven.
+      type: list
+      elements: dict
+      contains:
+        start:
+          description: First byte on the disk.
+          type: int
+        length:
+          description: Bytes.
+          type: int
+        reason:
+          description: Why.
+          type: str
 """
 
 from typing import Any

@@ -7,7 +7,6 @@
 from __future__ import annotations
 
 import importlib
-import importlib.metadata
 import re
 import sys
 from typing import Any
@@ -17,9 +16,11 @@ from .errors import MissingLibrary
 
 def version_of(package: str) -> tuple[int, ...]:
     """Leading numbers of the installed version of the distribution C(package); empty where it is not known."""
+    import importlib.metadata as metadata  # slow to import, and seldom needed
+
     try:
-        text = importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
+        text = metadata.version(package)
+    except metadata.PackageNotFoundError:
         return ()
     found = re.match(r"\d+(\.\d+)*", text)
     return tuple(int(n) for n in found.group().split(".")) if found else ()

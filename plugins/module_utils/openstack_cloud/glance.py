@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from typing import Any, Callable, Mapping
 
 from ..disk import controllers
-from ..disk.vmdk.convert import kind_of
 from ..disk.vmdk.info import inspect
+from ..disk.vmdk.kinds import kind_of
 from ..disk.vmdk.reader import open_disk
 from ..disk.vmdk.stream_writer import predict_size
 from ..errors import BadInput, FerryError, ServerError, bounded

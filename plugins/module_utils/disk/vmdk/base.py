@@ -141,6 +141,24 @@ def read_unit(source: Source, unit: Unit) -> bytes:
     return bytes(out)
 
 
+def fill_unit(source: Source, unit: Unit, buffer: bytearray) -> None:
+    """As read_unit, into C(buffer), which has the unit's length and may hold anything."""
+    view = memoryview(buffer)
+    into = getattr(source, "read_into", None)
+    at = 0
+    for start, length in unit.ranges:
+        begin = start - unit.offset
+        if begin > at:
+            view[at:begin] = bytes(begin - at)
+        at = begin + length
+        if into is not None:
+            into(start, view[begin:at])
+        else:
+            view[begin:at] = source.read(start, length)
+    if at < unit.length:
+        view[at:] = bytes(unit.length - at)
+
+
 def estimate(source: Source, size: Callable[[Unit, bytes], int], samples: int = SAMPLES) -> tuple[int, int]:
     """(bytes of data in C(source), sum of C(size) over its units), the latter from at most C(samples) of them.
 
@@ -149,8 +167,7 @@ def estimate(source: Source, size: Callable[[Unit, bytes], int], samples: int = 
     rng = random.Random(source.capacity)
     kept: list[Unit] = []
     count = total = 0
-    for unit in units(source):
-        count += 1
+    for count, unit in enumerate(units(source), 1):
         total += unit.data
         if len(kept) < samples:
             kept.append(unit)
@@ -158,10 +175,11 @@ def estimate(source: Source, size: Callable[[Unit, bytes], int], samples: int = 
             kept[slot] = unit
     if not kept:
         return 0, 0
-    return total, sum(size(u, read_unit(source, u)) for u in kept) * count // len(kept)
+    # By the data in the samples, not by their number: units that are half a hole do not shift the sum.
+    return total, sum(size(u, read_unit(source, u)) for u in kept) * total // sum(u.data for u in kept)
 
 
-def is_zero(data: bytes) -> bool:
+def is_zero(data: bytes | bytearray) -> bool:
     """True where all of C(data) (at most UNIT bytes) is zero."""
     return data == (_ZERO_UNIT if len(data) == UNIT else _ZERO_UNIT[: len(data)])
 

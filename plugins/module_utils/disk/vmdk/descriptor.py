@@ -14,7 +14,6 @@ from __future__ import annotations
 import codecs
 import os
 import re
-import secrets
 from dataclasses import dataclass, field
 
 from ..errors import VmdkError
@@ -56,8 +55,11 @@ class ExtentLine:
     @property
     def names(self) -> list[str]:
         """Spellings of the name to look for on disk: the bytes as given first, then as the descriptor's encoding has them."""
-        spellings = [os.fsdecode(self.raw)] if self.raw else []
-        return [*spellings, self.name] if self.name not in spellings else spellings
+        return _spellings(self.raw, self.name)
+
+
+def _spellings(raw: bytes, name: str) -> list[str]:
+    return list(dict.fromkeys([os.fsdecode(raw), name] if raw else [name]))
 
 
 @dataclass
@@ -69,10 +71,15 @@ class Descriptor:
     cid: int = NO_PARENT - 1
     parent_cid: int = NO_PARENT
     parent_hint: str | None = None
+    parent_raw: bytes = b""
     encoding: str | None = None
     values: dict[str, str] = field(default_factory=dict)
+    #: The same by the key in lower case.
+    folded: dict[str, str] = field(default_factory=dict, repr=False)
     ddb: dict[str, str] = field(default_factory=dict)
     encrypted: bool = False
+    #: Bytes of text.
+    size: int = 0
     problems: list[str] = field(default_factory=list)
 
     @property
@@ -89,6 +96,11 @@ class Descriptor:
     def hw_version(self) -> str | None:
         """C(ddb.virtualHWVersion) as it stands there."""
         return self.ddb.get("virtualHWVersion")
+
+    @property
+    def parent_names(self) -> list[str]:
+        """Spellings of C(parent_hint) to look for on disk, as C(ExtentLine.names)."""
+        return _spellings(self.parent_raw, self.parent_hint or "")
 
     @property
     def is_delta(self) -> bool:
@@ -111,6 +123,9 @@ def is_descriptor(data: bytes) -> bool:
 
 def _decode(data: bytes, where: str) -> str:
     """Text of C(data); bytes that are no UTF-8 survive as surrogates, so that names can be told from their bytes later."""
+    # Without a mark, the zero half of a "#" tells.
+    if data[:2] in (b"#\0", b"\0#"):
+        data = (codecs.BOM_UTF16_LE if data[:1] == b"#" else codecs.BOM_UTF16_BE) + data
     for bom, name in ((codecs.BOM_UTF8, "utf-8"), (codecs.BOM_UTF16_LE, "utf-16-le"), (codecs.BOM_UTF16_BE, "utf-16-be")):
         if data.startswith(bom):
             body = data[len(bom) :]
@@ -145,7 +160,7 @@ def parse(data: bytes, where: str, *, offset: int = 0, embedded: bool = False) -
     problems: list[str] = []
     text = _decode(data, where)
     body, nul, rest = text.partition("\0")
-    if nul and rest.strip("\0"):
+    if nul and rest != "\0" * len(rest):
         if not embedded and not _left_of_older(body, rest.rstrip("\0")):
             raise VmdkError(
                 "The descriptor holds binary data.", path=where, offset=offset + body.encode("utf-8", "surrogateescape").__len__()
@@ -155,7 +170,7 @@ def parse(data: bytes, where: str, *, offset: int = 0, embedded: bool = False) -
     first = next((line.strip() for line in lines if line.strip()), "")
     if not _HEAD.match(first):
         raise VmdkError("Not a VMDK descriptor.", path=where, offset=offset, found=first[:60], expected="# Disk DescriptorFile")
-    d = Descriptor("", problems=problems)
+    d = Descriptor("", problems=problems, size=len(data))
     pending: list[tuple[int, str]] = []
     for number, line in enumerate(lines, 1):
         line = line.strip()
@@ -164,7 +179,7 @@ def parse(data: bytes, where: str, *, offset: int = 0, embedded: bool = False) -
         # A key may be called "rw"; an extent line never has "=" straight after its first word.
         is_key = _KEY.match(line)
         if is_key:
-            _key(d, is_key.group(1), is_key.group(2).strip(), where, number)
+            _key(d, is_key[1], is_key[2], where, number)
         elif _EXTENT.match(line):
             pending.append((number, line))
         else:
@@ -183,6 +198,12 @@ def parse(data: bytes, where: str, *, offset: int = 0, embedded: bool = False) -
         raise VmdkError("Impossible capacity in sectors.", path=where, found=total, expected=f"at most {MAX_SECTORS}")
     if not d.create_type:
         raise VmdkError("The descriptor has no createType.", path=where)
+    if d.parent_hint:
+        d.parent_raw = d.parent_hint.encode("utf-8", "surrogateescape")
+        d.parent_hint = _name(d.parent_raw, d.encoding)
+    if (d.parent_hint or d.create_type in DELTA_TYPES) and not any(key.lower() == "parentcid" for key in d.values):
+        # Taken for "no parent", the disk would read as zeroes where it is the parent's.
+        raise VmdkError("The descriptor of a delta has no parentCID.", path=where, found=d.parent_hint or d.create_type)
     if d.parent_hint and d.parent_cid == NO_PARENT:
         d.problems.append("parentFileNameHint is set though parentCID says that there is no parent; it is ignored")
     return d
@@ -198,10 +219,10 @@ def _key(d: Descriptor, key: str, quoted: str, where: str, line: int) -> None:
     if low.startswith("ddb."):
         d.ddb[key[4:]] = value
         return
-    before = next((v for k, v in d.values.items() if k.lower() == low), None)
+    before = d.folded.get(low)
     if before is not None and before != value and low in ("createtype", "cid", "parentcid", "parentfilenamehint", "encoding"):
         raise VmdkError(f"The descriptor has {key} twice.", path=where, found=f"line {line}: {value[:60]}", expected=before[:60])
-    d.values[key] = value
+    d.values[key] = d.folded[low] = value
     if low == "createtype":
         if value.lower() not in _TYPES:
             raise VmdkError("Unknown createType.", path=where, found=f"line {line}: {value[:60]}")
@@ -266,7 +287,7 @@ def _name(raw: bytes, encoding: str | None) -> str:
 def new_uuid() -> str:
     """A fresh C(ddb.uuid) in VMware's spelling."""
     # 6000C29 is the prefix of VMware's NAA identifiers for virtual disks.
-    raw = "6000C29" + secrets.token_hex(13)[:25]
+    raw = "6000C29" + os.urandom(13).hex()[:25]
     pairs = [raw[i : i + 2] for i in range(0, 32, 2)]
     return " ".join(pairs[:8]) + "-" + " ".join(pairs[8:])
 
@@ -303,7 +324,7 @@ def compose(
     lines += ["", "# The Disk Data Base", "#DDB", "", f'ddb.adapterType = "{adapter_type}"']
     for key, value in zip(("cylinders", "heads", "sectors"), geometry, strict=True):
         lines.append(f'ddb.geometry.{key} = "{value}"')
-    lines.append(f'ddb.longContentID = "{secrets.token_hex(12)}{cid:08x}"')
+    lines.append(f'ddb.longContentID = "{os.urandom(12).hex()}{cid:08x}"')
     if thin is not None:
         lines.append(f'ddb.thinProvisioned = "{int(thin)}"')
     lines.append(f'ddb.uuid = "{uuid or new_uuid()}"')

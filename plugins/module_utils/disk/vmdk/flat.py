@@ -39,6 +39,10 @@ class FlatExtent:
     def read(self, offset: int, length: int) -> bytes:
         return self.file.read(self.offset + offset, length)
 
+    def read_into(self, offset: int, view: memoryview) -> None:
+        """As C(read), into C(view)."""
+        self.file.read_into(self.offset + offset, view)
+
     def extents(self) -> Iterator[Extent]:
         """Data and holes by lseek(2) SEEK_DATA; one data extent where the file system cannot tell."""
         end = self.offset + self.capacity

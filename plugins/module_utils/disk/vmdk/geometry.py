@@ -14,16 +14,18 @@ _GIB = (1 << 30) // SECTOR
 def chs(capacity: int, adapter: str) -> tuple[int, int, int]:
     """(cylinders, heads, sectors) for a disk of C(capacity) bytes behind the controller C(adapter).
 
-    IDE: 16 heads, 63 sectors, at most 16,383 cylinders (ATA). SCSI: 64/32 below 1 GiB, 128/32 below 2 GiB, else
-    255/63, at most 65,535 cylinders. Cylinders are rounded down: a geometry never reaches beyond the disk.
+    IDE: 16 heads, 63 sectors. SCSI: 64/32 below 1 GiB, 128/32 below 2 GiB, else 255/63 (Broadcom KB 306526). Cylinders are
+    rounded down, so a geometry never reaches beyond the disk, and have no limit: a log of VMware Fusion has 83220/16/63
+    for 40 GiB on IDE. VirtualBox ends at 16,383; qemu-img has 255/63 for SCSI disks of any size (a disk of 1 MiB then has
+    no cylinder). No reader takes a disk's size from its geometry.
     """
     total = capacity // SECTOR
     if adapter == "ide":
-        return min(total // (16 * 63), 16383), 16, 63
+        return total // (16 * 63), 16, 63
     if total < _GIB:
         heads, per_track = 64, 32
     elif total < 2 * _GIB:
         heads, per_track = 128, 32
     else:
         heads, per_track = 255, 63
-    return min(total // (heads * per_track), 65535), heads, per_track
+    return total // (heads * per_track), heads, per_track

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import itertools
 import struct
+import zlib
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,6 +21,7 @@ from ..errors import VmdkError
 from ..model import SECTOR
 from .reader import Disk
 from .sparse import SparseExtent
+from .structs import GRAIN_MARKER
 
 _ALLOWED = {"streamOptimized": "streamOptimized", "monolithicSparse": "sparse"}
 _ACCESS = ("rw", "rdonly", "noaccess")
@@ -71,7 +73,21 @@ def boots(sector: bytes) -> bool:
 
 
 def _first_sector(disk: Disk) -> bytes:
-    return disk.read(0, SECTOR) if disk.capacity >= SECTOR else b""
+    if disk.capacity < SECTOR:
+        return b""
+    part = disk.parts[0]
+    if isinstance(part, SparseExtent) and part.header.compressed and part.tables is not None and disk.parent is None:
+        table = part.tables.get(0)
+        if table is not None and table[0] > 1:
+            begin = table[0] * SECTOR + GRAIN_MARKER.size
+            try:
+                # A grain may be large: what the boot sector takes of it is enough.
+                sector = zlib.decompressobj().decompress(part.file.read(begin, min(2048, part.file.size - begin)), SECTOR)
+            except zlib.error:
+                sector = b""
+            if len(sector) == SECTOR:
+                return sector
+    return disk.read(0, SECTOR)
 
 
 def judge(disk: Disk, hypervisor: str = "vmware") -> Verdict:
@@ -115,9 +131,14 @@ def _judge_vmdk(disk: Disk, v: Verdict, hypervisor: str) -> None:
     part = disk.parts[0]
     if not isinstance(part, SparseExtent):
         raise VmdkError("Not one sparse extent.", path=disk.info.path)
+    if not part.file.regular:
+        v.reasons.append("it lies inside of an OVA, or comes in chunks: convert it")
+        return
     v.disk_format = "vmdk"
     v.reasons.extend(_format_reasons(disk, part))
     v.accepted = not v.reasons
+    if disk.parent is not None:
+        v.reasons.append("it is a delta, which Nova would boot without its parent: convert it")
     if v.vmware_adaptertype is None:
         v.reasons.append("the descriptor names no adapter: set vmware_adaptertype yourself, or convert with adapter_type")
     if hypervisor == "kvm" and disk.info.descriptor is not None:

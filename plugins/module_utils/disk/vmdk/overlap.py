@@ -60,6 +60,10 @@ def _entries(tables: Tables) -> Iterator[int]:
 
 def check_grains(file: RawFile, header: SparseHeader, tables: Tables) -> list[str]:
     """Raise VmdkError where grains of an uncompressed extent overlap each other or the extent's metadata; return remarks."""
+    if file.size % SECTOR:
+        raise VmdkError(
+            "The file is no whole number of sectors: it was cut, or changed by a transfer.", path=file.path, offset=file.size, found=file.size
+        )
     step = header.grain_sectors
     count = min(file.size // SECTOR, 1 << 32) // step + 1
     places = _Places(count)
@@ -90,6 +94,8 @@ def check_grains(file: RawFile, header: SparseHeader, tables: Tables) -> list[st
             if places.taken(place) and places.taken(place + 1) and phases[place + 1] < phases[place]:
                 raise VmdkError("Two grains overlap.", path=file.path, offset=(place * step + phases[place]) * SECTOR)
     metadata = [(0, 1), *tables.runs()]
+    if header.overhead <= file.size // SECTOR:
+        metadata.append((0, header.overhead))
     if header.descriptor_offset:
         metadata.append((header.descriptor_offset, header.descriptor_offset + header.descriptor_sectors))
     for begin, end in metadata:
@@ -103,22 +109,41 @@ def check_grains(file: RawFile, header: SparseHeader, tables: Tables) -> list[st
                         offset=at * SECTOR,
                         found=f"sectors {begin} to {end}",
                     )
+    if phases is None:
+        _nothing_behind(file, places, step, first_phase, count)
     return _unnamed(file, header, tables, places, used, aligned=first_phase == 0 and phases is None)
+
+
+def _nothing_behind(file: RawFile, places: _Places, step: int, phase: int, count: int) -> None:
+    """Refuse data behind the last grain that is less than a grain: bytes were put into the file, and all behind them is shifted."""
+    last = next((place for place in range(count - 1, max(-1, count - 3), -1) if places.taken(place)), None)
+    if last is None:
+        return
+    end = (last * step + phase + step) * SECTOR
+    tail = file.size - end
+    if 0 < tail < step * SECTOR and any(file.read(end, tail)):
+        raise VmdkError("Bytes follow the last grain: something was put into the file.", path=file.path, offset=end, found=f"{tail} bytes")
+
+
+def _wiped(tables: Tables) -> bool:
+    """True where a grain directory leads to fewer tables than the capacity needs."""
+    directory = tables.primary or tables.redundant
+    return directory is None or any(0 in directory.page(page) for page in range(-(-tables.count // 1024)))
 
 
 def _unnamed(file: RawFile, header: SparseHeader, tables: Tables, places: _Places, used: int, aligned: bool) -> list[str]:
     """A remark where the file has room for more grains than the C(used) ones.
 
-    With a wiped table, data looks like this. A second set of tables that agrees says that nothing was wiped; without one,
-    bytes in that room are refused.
+    With a wiped table, data looks like this. A second set of tables that agrees in all says that nothing was wiped. Without one,
+    or where the directories have empty entries (makers who write them twice make all tables), bytes in that room are refused.
     """
     step = header.grain_sectors
     room = (file.size // SECTOR - header.overhead) // step
     if room <= used:
         return []
-    if tables.redundant is None:
+    if tables.redundant is None or tables.problems or _wiped(tables):
         first = header.overhead * SECTOR
-        for start, length in data_ranges(file.fd, file.size):
+        for start, length in data_ranges(file.fd, file.size) if file.regular else [(0, file.size)]:
             at = max(start, first)
             while at < start + length:
                 place = at // (step * SECTOR)

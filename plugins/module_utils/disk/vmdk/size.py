@@ -6,29 +6,31 @@
 
 from __future__ import annotations
 
+import itertools
+
 from ..model import SECTOR, Source
-from .base import Writer, estimate
+from .base import Writer, estimate, units
 from .sparse_writer import layout
+from .split_writer import part_sizes
 from .stream_writer import predict_size
 from .structs import GRAIN_SECTORS
 
 _GRAIN = GRAIN_SECTORS * SECTOR
 _ZERO = bytes(_GRAIN)
-#: About what a monolithicFlat's descriptor takes.
-_DESCRIPTOR = 512
 
 
-def pieces(data: bytes) -> list[tuple[int, int]]:
+def pieces(data: bytes | bytearray) -> list[tuple[int, int]]:
     """(start, length) of the runs of grains in C(data) that are not all zero."""
     found: list[tuple[int, int]] = []
     for at in range(0, len(data), _GRAIN):
-        piece = data[at : at + _GRAIN]
-        if piece == (_ZERO if len(piece) == _GRAIN else _ZERO[: len(piece)]):
+        count = min(_GRAIN, len(data) - at)
+        # compares without a copy, and ends at the first byte that differs
+        if data.startswith(_ZERO if count == _GRAIN else _ZERO[:count], at):
             continue
         if found and sum(found[-1]) == at:
-            found[-1] = (found[-1][0], found[-1][1] + len(piece))
+            found[-1] = (found[-1][0], found[-1][1] + count)
         else:
-            found.append((at, len(piece)))
+            found.append((at, count))
     return found
 
 
@@ -42,12 +44,31 @@ def store(writer: Writer, offset: int, data: bytes) -> int:
 
 def predict(source: Source, format: str, *, thin: bool = True, level: int | None = None) -> tuple[int, int]:
     """(bytes of data to read, bytes that will be stored) for a conversion of C(source), within about 5 %."""
-    data, stored = estimate(source, lambda unit, piece: sum(length for _at, length in pieces(piece)))
+    capacity = source.capacity
     if format == "streamOptimized":
-        return data, predict_size(source, level=level)
+        return sum(unit.data for unit in units(source)), predict_size(source, level=level)
+    whole = format in ("monolithicSparse", "twoGbMaxExtentSparse", "qcow2")
+    data, stored = estimate(source, lambda unit, piece: sum(grains(length) if whole else length for _at, length in pieces(piece)))
     if format == "monolithicSparse":
-        return data, stored + layout(source.capacity).overhead * SECTOR
+        return data, stored + layout(capacity).overhead * SECTOR
     if format == "qcow2":
-        # Clusters of 64 KiB as our grains; header, refcounts and tables take five clusters and 8 bytes for each cluster.
-        return data, stored + 5 * _GRAIN + source.capacity // _GRAIN * 8
-    return data, (stored if thin else source.capacity) + (_DESCRIPTOR if format == "monolithicFlat" else 0)
+        return data, stored + _qcow2_overhead(source, stored)
+    if format == "twoGbMaxExtentSparse":
+        return data, stored + sum(layout(size, embedded=False).overhead * SECTOR for size in part_sizes(capacity, sparse=True))
+    return data, stored if thin else capacity
+
+
+def grains(length: int) -> int:
+    """Bytes of the whole grains that C(length) bytes from the begin of one take."""
+    return -(-length // _GRAIN) * _GRAIN
+
+
+def _qcow2_overhead(source: Source, stored: int) -> int:
+    """Header, tables and reference counts of an image with clusters of 64 KiB, which are as large as our grains."""
+    # A second-level table is a cluster and leads to 8,192 of them, a block of reference counts to 32,768.
+    first = -(-source.capacity // (_GRAIN * 8192)) * 8
+    if not stored:
+        return 3 * _GRAIN + first
+    tables = sum(1 for _table in itertools.groupby(units(source), lambda unit: unit.offset // (_GRAIN * 8192)))
+    clusters = 2 + grains(first) // _GRAIN + tables
+    return (clusters + 1 + (stored // _GRAIN + clusters) // 32768) * _GRAIN

@@ -156,18 +156,39 @@ class SparseExtent:
             self.check()
         first, last = offset // self.grain, (offset + length - 1) // self.grain
         entries = self._entries(first, last)
-        parts = self._inflated(entries, first) if self.header.compressed else self._plain(entries, first, offset, length)
-        data = b"".join(parts)
         if self.header.compressed:
+            data = b"".join(self._inflated(entries, first))
             skip = offset - first * self.grain
             return data if not skip and len(data) == length else data[skip : skip + length]
-        return data
+        spans = self._spans(entries, first, offset, offset + length)
+        return b"".join(self.file.read(at, stop - start, "grain") if at else bytes(stop - start) for start, stop, at in spans)
 
-    def _plain(self, entries: array[int], first: int, offset: int, length: int) -> Iterator[bytes]:
-        """Pieces of C(offset) to C(offset + length), neighbours in the file joined to one read."""
+    def read_into(self, offset: int, view: memoryview) -> None:
+        """As C(read), into C(view)."""
+        if not view:
+            return
+        if not self._checked:
+            self.check()
+        end = offset + len(view)
+        first, last = offset // self.grain, (end - 1) // self.grain
+        entries = self._entries(first, last)
+        if self.header.compressed:
+            at = first * self.grain
+            for grain in self._inflated(entries, first):
+                start, stop = max(at, offset), min(at + self.grain, end)
+                view[start - offset : stop - offset] = grain if stop - start == len(grain) else grain[start - at : stop - at]
+                at += self.grain
+            return
+        for start, stop, place in self._spans(entries, first, offset, end):
+            if place:
+                self.file.read_into(place, view[start - offset : stop - offset], "grain")
+            else:
+                view[start - offset : stop - offset] = bytes(stop - start)
+
+    def _spans(self, entries: array[int], first: int, offset: int, end: int) -> Iterator[tuple[int, int, int]]:
+        """Pieces (start, stop) of C(offset) to C(end) and the byte of the file (0: zeroes), neighbours in the file joined."""
         step = self.header.grain_sectors
         i = 0
-        end = offset + length
         while i < len(entries):
             at = entries[i]
             j = i + 1
@@ -179,8 +200,7 @@ class SparseExtent:
                     j += 1
             base = (first + i) * self.grain
             start = max(offset, base)
-            stop = min(end, (first + j) * self.grain)
-            yield bytes(stop - start) if at <= 1 else self.file.read(at * SECTOR + start - base, stop - start, "grain")
+            yield start, min(end, (first + j) * self.grain), at * SECTOR + start - base if at > 1 else 0
             i = j
 
     def _inflated(self, entries: array[int], first: int) -> Iterator[bytes]:

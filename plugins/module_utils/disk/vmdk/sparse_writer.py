@@ -18,7 +18,7 @@ from ..errors import SinkError
 from ..model import SECTOR
 from .base import Identity, checked_capacity
 from .descriptor import compose
-from .flat_writer import read_all, sync, write_all
+from .flat_writer import Behind, read_all, sync, write_all
 from .geometry import chs
 from .structs import FLAG_NEWLINE, FLAG_REDUNDANT, GRAIN_SECTORS, GT_SECTORS, GTES_PER_GT, SparseHeader, sectors
 
@@ -42,15 +42,16 @@ def safe_name(name: str) -> str:
     return name if name.isascii() and name.isprintable() and not set(name) & set('"/\\') else "disk.vmdk"
 
 
-def layout(capacity: int) -> SparseHeader:
-    """The header of a monolithicSparse file: descriptor, redundant directory and tables, directory and tables, grains."""
+def layout(capacity: int, *, embedded: bool = True) -> SparseHeader:
+    """The header of a sparse file: descriptor (if C(embedded)), redundant directory and tables, directory and tables, grains."""
+    descriptor = _DESCRIPTOR_SECTORS if embedded else 0
     h = SparseHeader(
         version=1,
         flags=FLAG_NEWLINE | FLAG_REDUNDANT,
         capacity_sectors=capacity // SECTOR,
-        descriptor_offset=_DESCRIPTOR_AT,
-        descriptor_sectors=_DESCRIPTOR_SECTORS,
-        rgd_offset=_DESCRIPTOR_AT + _DESCRIPTOR_SECTORS,
+        descriptor_offset=_DESCRIPTOR_AT if embedded else 0,
+        descriptor_sectors=descriptor,
+        rgd_offset=_DESCRIPTOR_AT + descriptor,
         unclean=1,
     )
     half = sectors(h.tables * 4) + h.tables * GT_SECTORS
@@ -59,37 +60,32 @@ def layout(capacity: int) -> SparseHeader:
 
 
 class SparseWriter:
-    """A monolithicSparse file at C(path); ranges may come in any order and from several threads."""
+    """A monolithicSparse file at C(path); ranges may come in any order and from several threads.
+
+    Without C(identity) it has no descriptor: an extent of a split disk.
+    """
 
     create_type = "monolithicSparse"
     reads_zero = True
 
-    def __init__(self, path: str, capacity: int, identity: Identity) -> None:
+    def __init__(self, path: str, capacity: int, identity: Identity | None) -> None:
         self.path = path
         self.capacity = checked_capacity(capacity)
-        self.header = layout(capacity)
+        self.header = layout(capacity, embedded=identity is not None)
         self._next = self.header.overhead
         self._tables: OrderedDict[int, array[int]] = OrderedDict()
         self._dirty: set[int] = set()
         self._lock = threading.Lock()
-        controller = by_name(identity.adapter_type)
-        text = compose(
-            create_type=self.create_type,
-            extents=[("RW", capacity // SECTOR, "SPARSE", safe_name(identity.name), None)],
-            adapter_type=controller.ddb or controller.name,
-            geometry=chs(capacity, controller.name),
-            hw_version=identity.hw_version,
-            cid=identity.content_id,
-            uuid=identity.uuid,
-        )
+        text = b"" if identity is None else self._descriptor(identity)
         try:
             self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         except OSError as e:
             raise SinkError("The file cannot be created.", disk=path, step="create the file", said=e.strerror) from e
+        self._behind = Behind(self._fd, path)
         try:
             os.ftruncate(self._fd, self.header.overhead * SECTOR)
             write_all(self._fd, self.header.pack(), 0, path)
-            write_all(self._fd, text.ljust(_DESCRIPTOR_SECTORS * SECTOR, b"\0"), _DESCRIPTOR_AT * SECTOR, path)
+            write_all(self._fd, text.ljust(self.header.descriptor_sectors * SECTOR, b"\0"), _DESCRIPTOR_AT * SECTOR, path)
             for offset in (self.header.rgd_offset, self.header.gd_offset):
                 self._write_directory(offset)
         except OSError as e:
@@ -98,6 +94,18 @@ class SparseWriter:
         except BaseException:
             self.close()
             raise
+
+    def _descriptor(self, identity: Identity) -> bytes:
+        controller = by_name(identity.adapter_type)
+        return compose(
+            create_type=self.create_type,
+            extents=[("RW", self.capacity // SECTOR, "SPARSE", safe_name(identity.name), None)],
+            adapter_type=controller.ddb or controller.name,
+            geometry=chs(self.capacity, controller.name),
+            hw_version=identity.hw_version,
+            cid=identity.content_id,
+            uuid=identity.uuid,
+        )
 
     def _write_directory(self, offset: int) -> None:
         first = offset + sectors(self.header.tables * 4)
@@ -150,38 +158,39 @@ class SparseWriter:
         self._next += GRAIN_SECTORS
         return table[at], True
 
-    def write(self, offset: int, data: bytes | memoryview) -> None:
+    def write(self, offset: int, data: bytes | bytearray | memoryview) -> None:
         if offset < 0 or offset + len(data) > self.capacity:
             raise SinkError(f"Bytes {offset} to {offset + len(data)} lie outside the disk.", disk=self.path, step="write")
-        data = bytes(data)
-        at = 0
-        run: list[bytes] = []
-        run_at = run_end = 0
+        if isinstance(data, memoryview):
+            data = bytes(data)
+        at = begin = end = 0
+        target = 0
         while at < len(data):
             grain, inside = divmod(offset + at, _GRAIN)
             count = min(_GRAIN - inside, len(data) - at)
-            piece = data[at : at + count]
-            at += count
-            whole = not inside and (count == _GRAIN or offset + at == self.capacity)
-            if not whole:
-                self._patch(grain, inside, piece)
+            if inside or (count < _GRAIN and offset + at + count != self.capacity):
+                self._patch(grain, inside, data[at : at + count])
+                at += count
                 continue
-            piece = piece.ljust(_GRAIN, b"\0")
             with self._lock:
-                place, _new = self._place(grain, make=piece != _ZERO_GRAIN)
-            if not place:
-                continue
-            if run and place != run_end:
-                write_all(self._fd, b"".join(run), run_at * SECTOR, self.path)
-                run = []
-            if not run:
-                run_at = place
-            run.append(piece)
-            run_end = place + GRAIN_SECTORS
-        if run:
-            write_all(self._fd, b"".join(run), run_at * SECTOR, self.path)
+                # a whole grain of zeroes needs no place, unless it has one; startswith compares without a copy
+                place, _new = self._place(grain, make=not data.startswith(_ZERO_GRAIN[:count], at))
+            if place:
+                # the last grain may be cut by the capacity: what is behind it in the file is a hole
+                if end != at or place * SECTOR != target + end - begin:
+                    self._write_run(data, begin, end, target)
+                    begin, target = at, place * SECTOR
+                end = at + count
+            at += count
+        self._write_run(data, begin, end, target)
 
-    def _patch(self, grain: int, inside: int, piece: bytes) -> None:
+    def _write_run(self, data: bytes | bytearray, begin: int, end: int, target: int) -> None:
+        """Write C(data) from C(begin) to C(end) at byte C(target) of the file."""
+        if end > begin:
+            write_all(self._fd, memoryview(data)[begin:end], target, self.path)
+            self._behind.wrote(target, end - begin)
+
+    def _patch(self, grain: int, inside: int, piece: bytes | bytearray) -> None:
         """Write a part of a grain. A new grain is filled up with zeroes first."""
         with self._lock:
             place, new = self._place(grain, make=any(piece))

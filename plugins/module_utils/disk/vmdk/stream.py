@@ -27,6 +27,8 @@ from .structs import (
 if TYPE_CHECKING:
     from .tables import Tables
 
+#: Read at once where a marker is looked for: no dearer than the marker alone, and well compressed grains follow in it.
+_WINDOW = 4096
 #: How far before the end a misplaced footer is looked for, only to name what is wrong.
 _SEARCH = 1 << 20
 
@@ -47,21 +49,27 @@ def find_footer(file: RawFile, header: SparseHeader) -> SparseHeader | None:
         )
     offset = file.size - 2 * SECTOR
     footer = unpack_header(tail[SECTOR : 2 * SECTOR], file.path, offset)
+    compare_footer(header, footer, file.path, offset)
+    return footer
+
+
+def compare_footer(header: SparseHeader, footer: SparseHeader, path: str, offset: int) -> None:
+    """Raise VmdkError where C(footer), at byte C(offset), tells of another disk than C(header)."""
+    wanted = header.gd_offset == GD_AT_END
     for name in ("version", "flags", "capacity_sectors", "grain_sectors", "descriptor_offset", "descriptor_sectors", "compression"):
         ours, theirs = getattr(header, name), getattr(footer, name)
         if ours != theirs:
-            raise VmdkError(f"Header and footer differ in {name}.", path=file.path, offset=offset, found=theirs, expected=ours)
+            raise VmdkError(f"Header and footer differ in {name}.", path=path, offset=offset, found=theirs, expected=ours)
     if wanted and footer.gd_offset == GD_AT_END:
-        raise VmdkError("The footer points to another footer.", path=file.path, offset=offset + 56)
+        raise VmdkError("The footer points to another footer.", path=path, offset=offset + 56)
     if not wanted and footer.gd_offset not in (GD_AT_END, header.gd_offset):
         raise VmdkError(
             "Header and footer name different grain directories (sectors).",
-            path=file.path,
+            path=path,
             offset=offset + 56,
             found=footer.gd_offset,
             expected=header.gd_offset,
         )
-    return footer
 
 
 def _what_is_wrong(file: RawFile) -> str:
@@ -85,15 +93,27 @@ def walk(file: RawFile, header: SparseHeader, tables: Tables, footer: SparseHead
     pos = header.overhead * SECTOR
     if not SECTOR <= pos <= file.size:
         return [f"overHead ({header.overhead} sectors) lies outside the file; the stream's markers were not checked"]
+    window, base = b"", 0
+    grain, span, longest = header.grain_sectors, header.grain_sectors * GTES_PER_GT, 2 * header.grain
+    table, current = None, -1
     while pos < file.size:
         if pos // SECTOR in known:
             pos = known[pos // SECTOR] * SECTOR
             continue
         if file.size - pos < 16:
             return [f"{file.size - pos} stray bytes at the end of the stream"]
-        value, size, kind = unpack_marker(file.read(pos, 16, "marker"))
+        if not base <= pos <= base + len(window) - 16:
+            base, window = pos, file.read(pos, min(_WINDOW, file.size - pos), "marker")
+        value, size, kind = unpack_marker(window, pos - base)
         if size:
-            step = _grain(header, tables, file.path, pos, value, size)
+            # the common case, without a call: a grain that its table names
+            number, at = divmod(value, span)
+            if number != current:
+                table, current = tables.get(number) if value < header.capacity_sectors else None, number
+            if table is not None and table[at // grain] * SECTOR == pos and not at % grain and size <= longest:
+                step = (GRAIN_MARKER.size + size + SECTOR - 1) // SECTOR * SECTOR
+            else:
+                step = _grain(header, tables, file.path, pos, value, size)
         elif kind == MARKER_EOS and not value:
             _nothing_after(file, pos + SECTOR)
             return []
@@ -102,6 +122,14 @@ def walk(file: RawFile, header: SparseHeader, tables: Tables, footer: SparseHead
         if not step:
             return [f"no marker at byte {pos} of the stream; what follows was not checked"]
         pos += step
+        if pos > file.size and pos - step + (GRAIN_MARKER.size + size if size else step) > file.size:
+            raise VmdkError(
+                "The stream is truncated inside of its last grain or table.",
+                path=file.path,
+                offset=pos - step,
+                found=file.size,
+                expected=pos,
+            )
     return []
 
 
@@ -109,7 +137,7 @@ def _nothing_after(file: RawFile, pos: int) -> None:
     """Refuse what follows the end of the stream, but for zeroes (qemu-img pads to 64 KiB)."""
     while pos < file.size:
         data = file.read(pos, min(1 << 20, file.size - pos))
-        if any(data):
+        if data != bytes(len(data)):
             raise VmdkError(
                 "Bytes follow the end of the stream.", path=file.path, offset=pos, found=f"{file.size - pos} bytes", expected="none"
             )

@@ -15,7 +15,7 @@ from ..controllers import by_name
 from ..digest import DigestMap, chunk_digest
 from ..errors import SinkError
 from ..model import SECTOR, Source
-from .base import UNIT, Identity, Progress, Unit, checked_capacity, cores, estimate, is_zero, ordered, read_unit, units
+from .base import UNIT, Identity, Progress, Unit, checked_capacity, cores, estimate, fill_unit, is_zero, ordered, units
 from .compress import deflater
 from .descriptor import compose
 from .geometry import chs
@@ -108,19 +108,18 @@ class StreamWriter:
         self._out.write(data)
         self._position += len(data) // SECTOR
 
-    def pack(self, offset: int, data: bytes) -> Packed:
+    def pack(self, offset: int, data: bytes | bytearray) -> Packed:
         """Compress the grains of C(data) that are not all zero. C(offset) is a multiple of a grain."""
         grains: list[tuple[int, int]] = []
         parts: list[bytes] = []
         at = 0
         first = offset // _GRAIN
+        view = memoryview(data)
         for number, start in enumerate(range(0, len(data), _GRAIN), first):
-            grain = data[start : start + _GRAIN]
-            if len(grain) < _GRAIN:
-                grain = grain.ljust(_GRAIN, b"\0")
-            if grain == _ZERO_GRAIN:
+            short = start + _GRAIN - len(data)
+            if data.startswith(_ZERO_GRAIN if short <= 0 else _ZERO_GRAIN[short:], start):
                 continue
-            body = self._deflate(grain)
+            body = self._deflate(view[start : start + _GRAIN] if short <= 0 else bytes(data[start:]).ljust(_GRAIN, b"\0"))
             size = GRAIN_MARKER.size + len(body)
             pad = -size % SECTOR
             grains.append((number, at))
@@ -204,17 +203,32 @@ def chunks(
 ) -> Iterator[tuple[Unit, Any]]:
     """Read the units of C(source) in threads; yield each with C(pack(offset, data)) in the order of the disk.
 
+    C(data) is a buffer that is used again: what C(pack) keeps of it is good until the next unit is asked for.
+
     :param digest: filled with the digest of every chunk.
     :param checksum: a hashlib object, fed with the whole disk in order (zeroes too).
     :param progress: called with (bytes done, capacity) after each unit; an exception from it stops the work.
     """
 
-    def work(unit: Unit) -> tuple[Unit, bytes | None, bytes | None, Any]:
-        data = read_unit(source, unit)
+    once = getattr(source, "chunks", None)
+    if once is not None:
+        # A source that can only be read forwards, once (fifo.PipedDisk).
+        yield from once(pack, threads=threads or cores(), digest=digest, checksum=checksum, progress=progress)
+        return
+
+    # New memory for each unit costs as much as its reading.
+    free: list[bytearray] = []
+
+    def work(unit: Unit) -> tuple[Unit, bytes | None, bytearray, Any]:
+        try:
+            data = free.pop() if unit.length == UNIT else bytearray(unit.length)
+        except IndexError:
+            data = bytearray(UNIT)
+        fill_unit(source, unit, data)
         if is_zero(data):
-            return unit, None, None, None
+            return unit, None, data, None
         hashed = None if digest is None else chunk_digest(data)
-        return unit, hashed, data if checksum is not None else None, pack(unit.offset, data)
+        return unit, hashed, data, pack(unit.offset, data)
 
     done = 0
     for unit, hashed, data, result in ordered(work, units(source), threads or cores()):
@@ -222,10 +236,12 @@ def chunks(
             digest.set(unit.offset // UNIT, hashed)
         if checksum is not None:
             feed_zeroes(checksum, unit.offset - done)
-            checksum.update(data) if data is not None else feed_zeroes(checksum, unit.length)
+            checksum.update(data)
         done = unit.offset + unit.length
         if result is not None:
             yield unit, result
+        if unit.length == UNIT:
+            free.append(data)
         if progress is not None:
             progress(done, source.capacity)
     if checksum is not None:

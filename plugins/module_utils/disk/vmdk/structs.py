@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import struct
 from dataclasses import dataclass, replace
+from typing import Iterator
 
 from ..errors import VmdkError
 from ..model import SECTOR
@@ -123,19 +124,23 @@ class SparseHeader:
         )
 
 
-def unpack_header(data: bytes, path: str, offset: int = 0) -> SparseHeader:
-    """Parse and check the header or footer in C(data), which stands at C(offset) of C(path); each field is bounded.
-
-    What needs the file's size (positions) is checked where the tables are read.
-    """
+def parse_header(data: bytes, path: str, offset: int = 0) -> SparseHeader:
+    """The header or footer in C(data) as it stands there: only its length and its magic are checked."""
     if len(data) < SECTOR:
         raise VmdkError("The sparse header is cut.", path=path, offset=offset, found=len(data), expected=SECTOR)
     magic, *rest = _HEADER.unpack(data[:SECTOR])
     if magic != MAGIC:
         raise VmdkError("No sparse header.", path=path, offset=offset, found=bytes(magic), expected=MAGIC)
-    h = SparseHeader(*rest)
+    return SparseHeader(*rest)
+
+
+def header_faults(h: SparseHeader, path: str, offset: int = 0) -> Iterator[VmdkError]:
+    """Everything in a header at C(offset) of C(path) that is out of bounds, or contradicts itself.
+
+    What needs the file's size (positions) is checked where the tables are read.
+    """
     if h.flags & FLAG_NEWLINE and h.newlines != NEWLINES:
-        raise VmdkError(
+        yield VmdkError(
             "The file was damaged by a transfer in text mode: its newline bytes were changed.",
             path=path,
             offset=offset + 73,
@@ -158,9 +163,9 @@ def unpack_header(data: bytes, path: str, offset: int = 0) -> SparseHeader:
     )
     for good, what, at, found, expected in checks:
         if not good:
-            raise VmdkError(f"{what}.", path=path, offset=offset + at, found=found, expected=expected)
+            yield VmdkError(f"{what}.", path=path, offset=offset + at, found=found, expected=expected)
     if h.compressed != (h.compression == DEFLATE) or h.compression not in (0, DEFLATE):
-        raise VmdkError(
+        yield VmdkError(
             "The compression flag and the compression algorithm do not agree.",
             path=path,
             offset=offset + 77,
@@ -168,14 +173,24 @@ def unpack_header(data: bytes, path: str, offset: int = 0) -> SparseHeader:
             expected="1 and 1, or 0 and 0",
         )
     if h.compressed != bool(h.flags & FLAG_MARKERS):
-        raise VmdkError(
+        yield VmdkError(
             "Compressed grains without markers, or markers without compression, are not supported.",
             path=path,
             offset=offset + 8,
             found=hex(h.flags),
             expected="both of 0x30000 or none",
         )
+
+
+def unpack_header(data: bytes, path: str, offset: int = 0) -> SparseHeader:
+    """Parse the header or footer in C(data), which stands at C(offset) of C(path); VmdkError names the first field that is wrong."""
+    h = parse_header(data, path, offset)
+    for fault in header_faults(h, path, offset):
+        raise fault
     return h
+
+
+_MARKER_HEAD = struct.Struct("<QII")
 
 
 def marker(kind: int, count: int) -> bytes:
@@ -183,7 +198,7 @@ def marker(kind: int, count: int) -> bytes:
     return _MARKER.pack(count, 0, kind)
 
 
-def unpack_marker(data: bytes) -> tuple[int, int, int]:
-    """(value, size, kind) of the marker in the first 16 bytes of C(data)."""
-    value, size, kind = struct.unpack_from("<QII", data)
+def unpack_marker(data: bytes, at: int = 0) -> tuple[int, int, int]:
+    """(value, size, kind) of the marker in the 16 bytes at C(at) of C(data)."""
+    value, size, kind = _MARKER_HEAD.unpack_from(data, at)
     return value, size, kind

@@ -85,6 +85,8 @@ class Tables:
         self.problems: list[str] = []
         self._lock = threading.Lock()
         self._cache: OrderedDict[int, array[int] | None] = OrderedDict()
+        #: Tables that are kept; a disk of many extents lowers it.
+        self.cached = _CACHED_TABLES
         self._noted: set[str] = set()
         self.redundant: Directory | None = None
         if header.redundant and header.rgd_offset:
@@ -190,7 +192,9 @@ class Tables:
                 continue
             disk = (number * GTES_PER_GT + i) * h.grain
             need = 16 if h.compressed else min(h.grain, h.capacity - disk)
-            if at * SECTOR + need > self.file.size:
+            # Of the disk's last grain, where the capacity is odd, some makers store the beginning alone, at the end of the file.
+            whole = at * SECTOR + (16 if h.compressed else h.grain) <= self.file.size
+            if not whole and at * SECTOR + need != self.file.size:
                 raise VmdkError(
                     "A grain lies past the end of the file: it is truncated, or its table is wrong.",
                     path=self.file.path,
@@ -207,7 +211,7 @@ class Tables:
                 return self._cache[number]
             table = self._load(number)
             self._cache[number] = table
-            if len(self._cache) > _CACHED_TABLES:
+            if len(self._cache) > self.cached:
                 self._cache.popitem(last=False)
             return table
 

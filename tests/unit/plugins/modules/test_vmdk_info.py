@@ -59,6 +59,17 @@ def test_of_a_vmdk(top: Path, raw: Path, tmp_path: Path) -> None:
     assert facts["glance"]["vmware_disktype"] == "sparse"
 
 
+def test_of_a_damaged_vmdk(top: Path, raw: Path, tmp_path: Path) -> None:
+    """The module succeeds: what is wrong, and what can be saved, is its answer."""
+    dest = tmp_path / "d.vmdk"
+    run_module(top, "vmdk_convert", src=str(raw), dest=str(dest), format="streamOptimized")
+    os.truncate(dest, dest.stat().st_size - 1024)
+    facts = run_module(top, "vmdk_info", path=str(dest))
+    assert "truncated" in facts["problems"][0]["message"] and facts["problems"][0]["offset"]
+    assert not facts["glance"]["accepted"]
+    assert (facts["salvage"]["possible"], facts["salvage"]["lost_bytes"], facts["salvage"]["lost"]) == (True, 0, [])
+
+
 def test_of_something_else(top: Path, tmp_path: Path) -> None:
     path = tmp_path / "x.vmdk"
     path.write_bytes(b"<html>")

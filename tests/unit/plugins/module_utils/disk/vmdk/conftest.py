@@ -11,6 +11,7 @@ import importlib
 import random
 import shutil
 import subprocess
+import warnings
 from pathlib import Path
 from typing import Any, Callable
 
@@ -73,12 +74,16 @@ class Disks:
     @staticmethod
     def by_dissect(path: Path) -> str:
         vmdk: Any = pytest.importorskip("dissect.hypervisor.disk.vmdk")
-        with path.open("rb") as f:
+        with path.open("rb") as f, warnings.catch_warnings():
+            # It leaves the descriptors of parents open.
+            warnings.simplefilter("ignore", ResourceWarning)
             disk = vmdk.VMDK(f)
             # Its read() asks for sectors past an odd end; read_sectors() does not.
             data = disk.read_sectors(0, disk.size // 512) if disk.size else b""
-        for part in disk.disks:
-            part.fh.close()
+        while disk is not None:
+            for part in disk.disks:
+                part.fh.close()
+            disk = disk.parent
         return hashlib.sha256(data).hexdigest()
 
     @staticmethod

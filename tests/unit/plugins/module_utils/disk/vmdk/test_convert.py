@@ -15,11 +15,19 @@ from typing import Any
 import pytest
 
 from ansible_collections.ferry.vmware.plugins.module_utils.disk.errors import BadInput, Busy, FerryError, SourceError, VmdkError
-from ansible_collections.ferry.vmware.plugins.module_utils.disk.vmdk.convert import FORMATS, convert, kind_of
+from ansible_collections.ferry.vmware.plugins.module_utils.disk.vmdk.convert import convert, kind_of
+from ansible_collections.ferry.vmware.plugins.module_utils.disk.vmdk.outputs import FORMATS
 
 from .conftest import GRAIN, Disks
 
 SIZE = 40 * GRAIN + 1024
+#: The one data file of small disks that have a descriptor apart.
+DATA = {
+    "monolithicFlat": "d-flat.vmdk",
+    "vmfs": "d-flat.vmdk",
+    "twoGbMaxExtentSparse": "d-s001.vmdk",
+    "twoGbMaxExtentFlat": "d-f001.vmdk",
+}
 
 
 def listing(folder: Path) -> list[str]:
@@ -50,7 +58,7 @@ def test_second_run_changes_nothing_and_mends(disks: Disks, format: str) -> None
     if format == "qcow2":
         disks.run("qemu-img", "--version")
     raw, dest = disks.raw(SIZE), disks.folder / f"d.{suffix(format)}"
-    data = disks.folder / "d-flat.vmdk" if format == "monolithicFlat" else dest
+    data = disks.folder / DATA.get(format, dest.name)
     first = convert(str(raw), str(dest), format=format)
     before = data.stat()
     second = convert(str(raw), str(dest), format=format, checksum="sha256")

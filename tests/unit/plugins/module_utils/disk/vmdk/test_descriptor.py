@@ -58,6 +58,8 @@ def test_what_makers_write_otherwise(text: str) -> None:
 def test_utf16() -> None:
     assert parse(b"\xff\xfe" + FLAT.encode("utf-16-le")).capacity == 1 << 20
     assert parse(b"\xfe\xff" + FLAT.encode("utf-16-be")).capacity == 1 << 20
+    for bare in (FLAT.encode("utf-16-le"), FLAT.encode("utf-16-be")):
+        assert parse(bare).capacity == 1 << 20 and descriptor.is_descriptor(bare)
 
 
 def test_key_in_a_comment_is_no_key() -> None:

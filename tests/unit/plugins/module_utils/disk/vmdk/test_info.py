@@ -151,7 +151,7 @@ def test_what_is_not_read_is_named(disks: Disks) -> None:
     )
     facts = inspect(str(path))
     assert facts["parent"] == {"cid": "00000007", "hint": "p.vmdk"}
-    assert facts["problems"][0]["severity"] == "unsupported" and not facts["glance"]["accepted"]
+    assert facts["problems"][0]["severity"] == "error" and not facts["glance"]["accepted"]
     path = disks.descriptor(HEAD + 'createType="monolithicFlat"\nencryptionKeys="k"\nRW 2048 FLAT "a" 0\n')
     assert inspect(str(path))["encrypted"]
 

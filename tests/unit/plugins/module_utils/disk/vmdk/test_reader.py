@@ -390,8 +390,9 @@ def test_split_disks(disks: Disks) -> None:
     ("text", "words"),
     [
         (HEAD.replace("ffffffff", "00000001") + 'createType="monolithicFlat"\nRW 2048 FLAT "a" 0\n', "parent"),
-        (HEAD + 'createType="vmfsSparse"\nRW 2048 VMFSSPARSE "a"\n', "delta"),
-        (HEAD + 'createType="seSparse"\nRW 2048 SESPARSE "a"\n', "delta"),
+        (HEAD + 'createType="vmfsSparse"\nRW 2048 VMFSSPARSE "a"\n', "No COWD header"),
+        (HEAD + 'createType="seSparse"\nRW 2048 SESPARSE "a"\n', "No seSparse header"),
+        (HEAD + 'createType="vsanSparse"\nRW 2048 VSANSPARSE "a"\n', "vSAN"),
         (HEAD + 'createType="vmfsRawDeviceMap"\nRW 2048 VMFSRDM "a"\n', "device mapping"),
         (HEAD + 'createType="fullDevice"\nRW 2048 FLAT "/dev/loop0" 0\n', "device mapping"),
         (HEAD + 'createType="fullDevice"\nRW 2048 FLAT "\\\\.\\PhysicalDrive2" 0\n', "device mapping"),

@@ -103,8 +103,8 @@ def test_what_a_descriptor_says(disks: Disks, format: str, adapter: str, geometr
         (1 << 30, "lsilogic", (512, 128, 32)),
         (2 << 30, "pvscsi", (261, 255, 63)),
         (40 << 30, "lsilogic", (5221, 255, 63)),
-        (62 << 40, "lsilogic", (65535, 255, 63)),
-        (40 << 30, "ide", (16383, 16, 63)),
+        (62 << 40, "lsilogic", (8287829, 255, 63)),
+        (40 << 30, "ide", (83220, 16, 63)),
         (1 << 20, "ide", (2, 16, 63)),
     ],
 )
