@@ -102,11 +102,11 @@ def one(name: str, data: bytes, must: str = EITHER, *right: str) -> Case:
 
 
 def plain(**options: bool) -> Built:
-    return builder.sparse(GRAINS, text=builder.descriptor("monolithicSparse", LINE), **options)  # type: ignore[arg-type]
+    return builder.sparse(GRAINS, text=builder.descriptor("monolithicSparse", LINE), **options)  # type: ignore[arg-type]  # the builder checks them
 
 
 def stream(**options: object) -> Built:
-    return builder.stream(GRAINS, builder.descriptor("streamOptimized", LINE), **options)  # type: ignore[arg-type]
+    return builder.stream(GRAINS, builder.descriptor("streamOptimized", LINE), **options)  # type: ignore[arg-type]  # the builder checks them
 
 
 def bases() -> dict[str, Built]:

@@ -13,7 +13,6 @@ import faulthandler
 import hashlib
 import json
 import os
-import resource
 import sys
 import time
 from pathlib import Path
@@ -24,6 +23,7 @@ from ansible_collections.ferry.vmware.plugins.module_utils.disk.vmdk.convert imp
 from ansible_collections.ferry.vmware.plugins.module_utils.disk.vmdk.info import inspect
 
 from . import corpus
+from .fuzz import peak_memory
 
 #: Seconds that any one question about a small file may take.
 LIMIT = 10.0
@@ -122,7 +122,7 @@ def main() -> None:
             sys.stderr.write(f"{time.monotonic() - began:.2f} {case.name}\n")
         out["read" if made == "done" else "refused"] += 1
         out["wrong"] += [f"{case.name}: {w}" for w in wrong]
-    out["peak"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    out["peak"] = peak_memory()
     sys.stdout.write(json.dumps(out) + "\n")
 
 

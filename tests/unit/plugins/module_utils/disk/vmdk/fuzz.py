@@ -14,7 +14,7 @@ import io
 import multiprocessing
 import os
 import random
-import resource
+import re
 import shutil
 import subprocess
 import sys
@@ -35,7 +35,6 @@ from ansible_collections.ferry.vmware.plugins.module_utils.disk.vmdk.salvage imp
 from . import builder, corpus, corpus_text, deltas
 
 _BYTES = (0, 1, 2, 0x7F, 0x80, 0xFF)
-_KIB = 1024
 #: A process may grow to this.
 MEMORY = 256 << 20
 
@@ -264,11 +263,18 @@ def run(folder: Path, seed: int, numbers: range, keep: Path | None = None) -> Re
     return result
 
 
+def peak_memory() -> int:
+    """Bytes that this process had at most. Not ru_maxrss: a process inherits that of the one that started it."""
+    found = re.search(r"^VmHWM:\s*(\d+) kB$", Path("/proc/self/status").read_text(), re.M)
+    assert found is not None
+    return int(found.group(1)) * 1024
+
+
 def _part(job: tuple[int, int, int, str]) -> tuple[Result, int]:
     seed, first, last, keep = job
     with tempfile.TemporaryDirectory() as folder:
         result = run(Path(folder), seed, range(first, last), Path(keep))
-    return result, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * _KIB
+    return result, peak_memory()
 
 
 def main() -> int:
