@@ -62,7 +62,10 @@ def check_grains(file: RawFile, header: SparseHeader, tables: Tables) -> list[st
     """Raise VmdkError where grains of an uncompressed extent overlap each other or the extent's metadata; return remarks."""
     if file.size % SECTOR:
         raise VmdkError(
-            "The file is no whole number of sectors: it was cut, or changed by a transfer.", path=file.path, offset=file.size, found=file.size
+            "The file is no whole number of sectors: it was cut, or changed by a transfer.",
+            path=file.path,
+            offset=file.size,
+            found=file.size,
         )
     step = header.grain_sectors
     count = min(file.size // SECTOR, 1 << 32) // step + 1
