@@ -160,8 +160,8 @@ def parse(data: bytes, where: str, *, offset: int = 0, embedded: bool = False) -
     problems: list[str] = []
     text = _decode(data, where)
     body, nul, rest = text.partition("\0")
-    if nul and rest != "\0" * len(rest):
-        if not embedded and not _left_of_older(body, rest.rstrip("\0")):
+    if nul and rest != "\0" * len(rest) and not _left_of_older(body, rest.rstrip("\0")):
+        if not embedded:
             raise VmdkError(
                 "The descriptor holds binary data.", path=where, offset=offset + body.encode("utf-8", "surrogateescape").__len__()
             )
