@@ -16,7 +16,7 @@ from .errors import MissingLibrary
 
 def version_of(package: str) -> tuple[int, ...]:
     """Leading numbers of the installed version of the distribution C(package); empty where it is not known."""
-    import importlib.metadata as metadata  # slow to import, and seldom needed
+    from importlib import metadata  # slow to import, and seldom needed
 
     try:
         text = metadata.version(package)

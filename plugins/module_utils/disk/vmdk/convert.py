@@ -153,26 +153,27 @@ def _source(
     src: str, staging: Staging | None, allow: list[str], progress: Phases | None, lost: list[LostRange] | None
 ) -> Iterator[Disk | PipedDisk]:
     """C(src) as a disk; what comes through a pipe and cannot be read in one pass is kept beside dest meanwhile."""
+    with contextlib.ExitStack() as stack:
+        yield _entered(stack, src, staging, allow, progress, lost)
+
+
+def _entered(
+    stack: contextlib.ExitStack, src: str, staging: Staging | None, allow: list[str], progress: Phases | None, lost: list[LostRange] | None
+) -> Disk | PipedDisk:
     unpacking = None if progress is None else functools.partial(progress, "unpack", 0, 0)
     if not is_pipe(src):
-        with opened(src, staging, allow_extents=allow, tick=unpacking, lost=lost) as disk:
-            yield disk
-        return
+        return stack.enter_context(opened(src, staging, allow_extents=allow, tick=unpacking, lost=lost))
     waiting = None if progress is None else functools.partial(progress, "wait", 0, 0)
-    with PipeIn(src, waiting) as pipe:
-        if lost is None and is_stream(pipe.peek(SECTOR)):
-            yield PipedDisk(pipe)
-            return
-        if staging is None:
-            raise BadInput(
-                "From one pipe into another only a streamOptimized disk can be read; name a file for one of them.", disk=pipe.path
-            )
-        with removing(staging.temporary("spool")) as path:
-            spool(pipe, path)
-            # A pipe that is called a VMDK is one, as a file is: what is none is refused, not taken for a raw disk.
-            kind = "vmdk" if src.lower().endswith(".vmdk") and kind_of(path) == "raw" else None
-            with opened(path, staging, kind=kind, tick=unpacking, lost=lost) as disk:
-                yield disk
+    pipe = stack.enter_context(PipeIn(src, waiting))
+    if lost is None and is_stream(pipe.peek(SECTOR)):
+        return PipedDisk(pipe)
+    if staging is None:
+        raise BadInput("From one pipe into another only a streamOptimized disk can be read; name a file for one of them.", disk=pipe.path)
+    path = stack.enter_context(removing(staging.temporary("spool")))
+    spool(pipe, path)
+    # A pipe that is called a VMDK is one, as a file is: what is none is refused, not taken for a raw disk.
+    kind = "vmdk" if src.lower().endswith(".vmdk") and kind_of(path) == "raw" else None
+    return stack.enter_context(opened(path, staging, kind=kind, tick=unpacking, lost=lost))
 
 
 class _Job:

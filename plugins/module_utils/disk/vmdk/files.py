@@ -106,7 +106,7 @@ class RawFile:
 
     def read_into(self, offset: int, view: memoryview, what: str = "data") -> None:
         """As C(read), into C(view): no new memory for each call."""
-        if type(self) is not RawFile:  # a file inside of others reads itself in its own way
+        if self._fd < 0:  # a file inside of others reads itself in its own way
             view[:] = self.read(offset, len(view), what)
             return
         self._inside(offset, len(view), what)
