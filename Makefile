@@ -125,9 +125,9 @@ format: venv ## Format the Python files
 	@$(BIN)/ruff format . && $(BIN)/ruff check --fix .
 
 # ---------------------------------------------------------------------------------------------------------------------
-##@ The lab: a vCenter and an OpenStack on loopback (FERRY_LAB_BASE moves its ports, FERRY_LAB_DIR its files)
+##@ The lab: a vCenter, an OpenStack and a vCloud Director on loopback (FERRY_LAB_BASE moves its ports, FERRY_LAB_DIR its files)
 
-.PHONY: lab lab-vcenter lab-openstack lab-status lab-down
+.PHONY: lab lab-vcenter lab-openstack lab-vcloud lab-status lab-down
 lab: need-lab venv venv-openstack ## Start it and write build/lab/env.sh
 	@$(BIN)/python -m tests.lab up $(ARGS)
 
@@ -136,6 +136,9 @@ lab-vcenter: need-disks venv ## Start the vCenter alone
 
 lab-openstack: need-openstack venv venv-openstack ## Start OpenStack alone
 	@$(BIN)/python -m tests.lab up openstack $(ARGS)
+
+lab-vcloud: venv ## Start the vCloud Director alone
+	@$(BIN)/python -m tests.lab up vcloud $(ARGS)
 
 lab-status: venv ## Say what of it runs, and where
 	@$(BIN)/python -m tests.lab status
@@ -203,4 +206,4 @@ need-install need-openstack need-disks need-lint:
 need-lab:
 	@$(PYTHON) tools/require_system.py install openstack disks
 need-test:
-	@$(PYTHON) tools/require_system.py install openstack disks lint
+	@$(PYTHON) tools/require_system.py install openstack disks tests lint

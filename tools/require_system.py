@@ -54,6 +54,7 @@ GROUPS: dict[str, tuple[Need, ...]] = {
         Need("xfsprogs", "xfs file systems for the lab's disks", program("mkfs.xfs", "xfs_db")),
         Need("qemu-utils", "qemu-img, the other reader of our VMDKs", program("qemu-img")),
     ),
+    "tests": (Need("curl", "the command lines of users' procedures, run as they are written", program("curl")),),
     "lint": (Need("shellcheck", "shell scripts' lint", program("shellcheck")),),
 }
 

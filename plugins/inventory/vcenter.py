@@ -126,57 +126,21 @@ cache_connection: ~/.cache/ferry-vmware
 cache_timeout: 600
 """
 
-import hashlib
-import json
-import re
-from functools import lru_cache
 from typing import Any
 
-from ansible.errors import AnsibleError, AnsibleParserError
-from ansible.plugins.inventory import BaseInventoryPlugin, Cacheable, Constructable
-from ansible.utils.unsafe_proxy import wrap_var
+from ansible.errors import AnsibleParserError
 
 from ansible_collections.ferry.vmware.plugins.module_utils.errors import FerryError
 from ansible_collections.ferry.vmware.plugins.module_utils.vsphere import listing
-
-try:
-    from ansible.template import trust_as_template
-except ImportError:  # before ansible-core 2.19, where every string that is not wrapped counts as trusted
-
-    def trust_as_template(value: str) -> str:
-        return value
-
+from ansible_collections.ferry.vmware.plugins.plugin_utils.inventory import InventoryBase, protect, unique_names
 
 GROUPS = {"vm": "vms", "esxi_host": "esxi_hosts", "datastore": "datastores"}
 #: Groups that are there before any of ours: a host of that name would give its variables to them.
 RESERVED = frozenset(("all", "ungrouped", *GROUPS.values()))
-PLAIN_PATH = re.compile(r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*")
 ENDINGS = ("vcenter.yml", "vcenter.yaml", "ferry.yml", "ferry.yaml")
 
 
-def protect(value: Any) -> Any:
-    """C(value) so that nothing that a vCenter says is ever taken for a template.
-
-    A string that cannot be one (no brace, no line that redefines the delimiters) is left plain, so that C(ansible-inventory --list)
-    shows it as a string and not as {"__ansible_unsafe": ...}.
-    """
-    if isinstance(value, str):
-        return _protect_text(value)
-    if isinstance(value, dict):
-        return {k: protect(v) for k, v in value.items()}
-    if isinstance(value, list):
-        return [protect(v) for v in value]
-    return value
-
-
-@lru_cache(maxsize=10000)
-def _protect_text(text: str) -> Any:
-    # A thousand VMs say the same few guest ids and states: each is marked once.
-    harmless = "{" not in text and not text.startswith("#jinja2")
-    return trust_as_template(text) if harmless else wrap_var(text)
-
-
-class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):
+class InventoryModule(InventoryBase):
     NAME = "ferry.vmware.vcenter"
 
     def verify_file(self, path: str) -> bool:
@@ -192,11 +156,8 @@ class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):
 
     def _connection(self) -> dict[str, Any]:
         """The connection options, templates resolved. They are used here and kept nowhere."""
-        params = {name: self.get_option(name) for name in ("hostname", "username", "password", "port", "validate_certs", "ca_path")}
-        for name in ("hostname", "username", "password"):
-            if self.templar.is_template(params[name]):
-                params[name] = self.templar.template(params[name])
-        return params
+        names = ("hostname", "username", "password", "port", "validate_certs", "ca_path")
+        return self._templated(names, ("hostname", "username", "password"))
 
     def _records(self, path: str, cache: bool) -> list[dict[str, Any]]:
         """The records, from the cache where it has them."""
@@ -209,21 +170,9 @@ class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):
             "with_datastores": self.get_option("with_datastores"),
         }
         params = self._connection()
-        if not self.get_option("cache"):
-            return self._read(params, wanted)
-        self.load_cache_plugin()
-        # the answer to another question, or of another vCenter, is never taken
-        question = json.dumps([wanted, params["hostname"], params["port"], params["username"]], sort_keys=True, default=str)
-        key = self.get_cache_key(path) + "_" + hashlib.sha256(question.encode()).hexdigest()[:16]
-        if cache:
-            try:
-                found: list[dict[str, Any]] = self._cache[key]
-                return found
-            except KeyError:
-                pass
-        fresh = self._read(params, wanted)
-        self._cache[key] = fresh
-        return fresh
+        return self._through_cache(
+            path, cache, [wanted, params["hostname"], params["port"], params["username"]], lambda: self._read(params, wanted)
+        )
 
     def _read(self, params: dict[str, Any], wanted: dict[str, Any]) -> list[dict[str, Any]]:
         return listing.read(params, **wanted)
@@ -241,11 +190,8 @@ class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):
                 if hostnames != ["ferry_name"]:
                     name = self._hostname(hostnames, variables, strict) or name
             chosen.append((name, record, variables))
-        names, shared = listing.unique_names([(name, record["moref"]) for name, record, _variables in chosen], RESERVED)
-        if shared:
-            told = "; ".join(f"{name} is {', '.join(news)}" for name, news in list(shared.items())[:10])
-            more = " and so on" if len(shared) > 10 else ""
-            self.display.warning(f"Names that stand for more than one thing in this inventory got the MoRef added: {told}{more}")
+        names, shared = unique_names([(name, record["moref"]) for name, record, _variables in chosen], RESERVED)
+        self._tell_shared(shared, "the MoRef")
         self._add(list(zip(names, chosen, strict=True)), strict)
 
     def _add(self, hosts: list[tuple[str, tuple[str, dict[str, Any], dict[str, Any]]]], strict: bool) -> None:
@@ -269,37 +215,3 @@ class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):
                 # what compose has set is read back from the host, and only then: that is slow
                 self._add_host_to_composed_groups(groups, variables, name, strict=strict, fetch_hostvars=bool(compose))
                 self._add_host_to_keyed_groups(keyed, variables, name, strict=strict, fetch_hostvars=bool(compose))
-
-    def _compose(self, template: str, variables: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
-        """The value of an expression. That of a plain path (config.guestId), as most are, is looked up without Jinja."""
-        if isinstance(template, str) and PLAIN_PATH.fullmatch(template):
-            found: Any = variables
-            for part in template.split("."):
-                # what Jinja would take for a method of the dict is left to Jinja
-                found = found.get(part) if isinstance(found, dict) and not hasattr(dict, part) else None
-            if found is not None:
-                return found
-        return super()._compose(template, variables, *args, **kwargs)
-
-    def _passes(self, filters: list[str], variables: dict[str, Any], strict: bool) -> bool:
-        for expression in filters:
-            try:
-                if not self._compose(expression, variables):
-                    return False
-            except AnsibleError as e:
-                if strict:
-                    raise AnsibleParserError(f"The filter {expression} fails for {variables['ferry_path']}: {e}") from e
-                return False
-        return True
-
-    def _hostname(self, hostnames: list[str], variables: dict[str, Any], strict: bool) -> str | None:
-        for expression in hostnames:
-            try:
-                value = self._compose(expression, variables)
-            except AnsibleError as e:
-                if strict:
-                    raise AnsibleParserError(f"The name {expression} fails for {variables['ferry_path']}: {e}") from e
-                continue
-            if value:
-                return str(value)
-        return None

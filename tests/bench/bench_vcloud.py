@@ -159,8 +159,11 @@ def bench_list(lab: Lab, vms: int, rounds: int) -> Row:
 # -- the plan ---------------------------------------------------------------------------------------------------------
 
 
-def bench_plan(lab: Lab, vms: int) -> list[Row]:
-    """Exits where a plan leaves something out or tears a chain apart."""
+def bench_plan(lab: Lab, vms: int) -> tuple[Row, float]:
+    """Also the seconds with the reads, one request per VM: no list of the API tells sizes and chains.
+
+    Exits where a plan leaves something out or tears a chain apart.
+    """
     evacuate, facts, plan = of_ours("evacuate"), of_ours("evacuate_facts"), of_ours("evacuate_plan")
     wanted = evacuate.Wanted(datastore="source", targets=["target-1", "target-2"], journal=str(lab.folder / "no-journal"))
     with of_ours("client").administrator(lab.params()) as session:
@@ -178,11 +181,7 @@ def bench_plan(lab: Lab, vms: int) -> list[Row]:
     if len(result["plan"]) != vms or len(found.moves) != vms or any(len(h) != 1 or None in h for h in homes.values()):
         sys.exit("the plan is not right: no figure")
     print(f"plan: {alone:.2f} s, with the reads of {vms} VMs {whole:.2f} s", file=sys.stderr)
-    work = f"plan the evacuation of {vms} VMs"
-    return [
-        row(f"{work} whose facts are there", "5 s", alone, PLAN_LIMIT, 1.0),
-        row(f"{work}, every VM read before", "no goal: one request per VM", whole, PLAN_LIMIT, 0.0),
-    ]
+    return row(f"plan the evacuation of {vms} VMs whose facts are there", "5 s", alone, PLAN_LIMIT, 1.0), whole
 
 
 # -- the relocations --------------------------------------------------------------------------------------------------
@@ -227,6 +226,7 @@ def main() -> None:
     what = options.only or ["list", "plan", "moves"]
     sys.path.insert(0, os.environ.get("FERRY_STAGE", str(BUILD / "collections")))
     rows: list[Row] = []
+    also: dict[str, float] = {}
     with tempfile.TemporaryDirectory(prefix="ferry-bench-") as name:
         folder = Path(name)
         if "list" in what or "plan" in what:
@@ -234,11 +234,12 @@ def main() -> None:
                 if "list" in what:
                     rows.append(bench_list(lab, options.vms, options.rounds))
                 if "plan" in what:
-                    rows += bench_plan(lab, options.vms)
+                    planned, also["plan with a read of every VM"] = bench_plan(lab, options.vms)
+                    rows.append(planned)
         if "moves" in what:
             with Lab(folder, options.base, options.moves) as lab:
                 rows.append(bench_moves(lab, options.moves, options.at_once, options.task_seconds))
-    text = json.dumps({"rows": rows}, indent=2) + "\n"
+    text = json.dumps({"rows": rows, "seconds": {what: round(seconds, 3) for what, seconds in also.items()}}, indent=2) + "\n"
     if not options.only:
         out = BUILD / "bench" / "vcloud.json"
         out.parent.mkdir(parents=True, exist_ok=True)

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""``python3 -m tests.lab up|down|status|wipe|build [vcenter] [openstack]``: the lab's command line."""
+"""``python3 -m tests.lab up|down|status|wipe|build [vcenter] [openstack] [vcloud]``: the lab's command line."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Callable
 
-from . import vcenter
+from . import vcenter, vcloud
 from .common import BUILD, LabError, Place, write_private
 
-PARTS = ("vcenter", "openstack")
+PARTS = ("vcenter", "openstack", "vcloud")
 
 
 class Lab:
@@ -27,6 +27,7 @@ class Lab:
     def __init__(self, place: Place) -> None:
         self.place = place
         self.vcenter = vcenter.VCenter(place)
+        self.vcloud = vcloud.VCloud(place)
 
     def openstack(self) -> Any:
         """OpenStack's part, imported when it is wanted: it is no part of a lab without it."""
@@ -37,13 +38,18 @@ class Lab:
         return part.OpenStack(self.place.state / "openstack", BUILD / "venv-openstack", self.place.base)
 
     def up(self, parts: list[str], model_file: Path | None) -> None:
-        """Start parts at the same time; the first error is raised after all have come to an end."""
+        """Start parts at the same time; the first error is raised after all have come to an end.
+
+        The model is vCenter's, or vCloud's where vcenter is not among the parts.
+        """
         work: dict[str, Callable[[], None]] = {}
         if "vcenter" in parts:
             work["vcenter"] = lambda: self.vcenter.up(model_file)
         if "openstack" in parts:
             openstack = self.openstack()
             work["openstack"] = lambda: openstack.up()
+        if "vcloud" in parts:
+            work["vcloud"] = lambda: self.vcloud.up(None if "vcenter" in parts else model_file)
         with ThreadPoolExecutor(len(PARTS)) as pool:
             jobs = {name: pool.submit(start) for name, start in work.items()}
         self.write_env()
@@ -60,6 +66,8 @@ class Lab:
             env.update(self.vcenter.env())
         if (self.place.state / "openstack").exists():
             env.update(self.openstack().env())
+        if self.vcloud.process.pid() is not None:
+            env.update(self.vcloud.env())
         return env
 
     def write_env(self) -> Path:
@@ -74,6 +82,8 @@ class Lab:
             rows += self.vcenter.status()
         if "openstack" in parts and (self.place.state / "openstack").exists():
             rows += [row if isinstance(row, tuple) else (str(row), "") for row in self.openstack().status()]
+        if "vcloud" in parts:
+            rows += self.vcloud.status()
         return rows
 
     def down(self, parts: list[str]) -> None:
@@ -81,6 +91,8 @@ class Lab:
             self.vcenter.down()
         if "openstack" in parts and (self.place.state / "openstack").exists():
             self.openstack().down()
+        if "vcloud" in parts:
+            self.vcloud.down()
         if self.place.state.exists():
             self.write_env()
 
@@ -95,11 +107,21 @@ class Lab:
             self.write_env()
 
 
+def build(parts: list[str]) -> None:
+    """Compile the Go programs of parts: the vCenter, and the client that is vCloud's test."""
+    if "vcenter" in parts:
+        vcenter.build()
+    if "vcloud" in parts:
+        vcloud.build_client()
+
+
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python3 -m tests.lab", description="The lab of ferry.vmware: real protocols on loopback.")
     parser.add_argument("command", choices=("up", "down", "status", "wipe", "build"))
     parser.add_argument("parts", nargs="*", metavar="PART", help=f"{' or '.join(PARTS)}; all when none is named")
-    parser.add_argument("--model", type=Path, help="the inventory of vCenter (default tests/lab/models/demo.yml)")
+    parser.add_argument(
+        "--model", type=Path, help="the inventory of vCenter (default tests/lab/models/demo.yml), or of vcloud without it (vcloud.yml)"
+    )
     args = parser.parse_args(argv)
     parts = args.parts or list(PARTS)
     unknown = [p for p in parts if p not in PARTS]
@@ -118,7 +140,7 @@ def main(argv: list[str] | None = None) -> int:
             for row in lab.status(parts):
                 print(*row)
         elif args.command == "build":
-            vcenter.build()
+            build(parts)
         elif args.command == "down":
             lab.down(parts)
         else:

@@ -257,28 +257,3 @@ def _read(params: Mapping[str, Any], paths: Mapping[str, Sequence[str]]) -> list
     except NeedsTypes:
         with connect(params) as session:
             return of_view(session, paths)
-
-
-def unique_names(names: Sequence[tuple[str, str]], reserved: Iterable[str] = ()) -> tuple[list[str], dict[str, list[str]]]:
-    """Inventory names for C(names), pairs of (name, MoRef): a name that several have gets the MoRef of each added, for all of them.
-
-    So the names do not depend on the order in which the server answers, and removing one of two changes nothing silently.
-
-    :param reserved: names that none may have.
-    :returns: the names in the same order, and the new names by the one that was shared.
-    """
-    times = dict.fromkeys(reserved, 1)
-    for name, _moref in names:
-        times[name] = times.get(name, 0) + 1
-    taken = {name for name, count in times.items() if count == 1} | set(reserved)
-    result: list[str] = []
-    shared: dict[str, list[str]] = {}
-    for name, moref in names:
-        unique = name
-        if times[name] > 1:
-            while unique == name or unique in taken:
-                unique = f"{unique}_{moref}"
-            taken.add(unique)
-            shared.setdefault(name, []).append(unique)
-        result.append(unique)
-    return result, shared

@@ -50,12 +50,12 @@ def go() -> str:
     return str(local)
 
 
-def build(package: str = ".", name: str = "ferry-vcenter") -> Path:
-    """Build a program of tests/lab/vcenter into build/bin, unless it is there and its sources are the same."""
+def build(package: str = ".", name: str = "ferry-vcenter", source: Path = SOURCE) -> Path:
+    """Build a program of a Go module (tests/lab/vcenter, or another in source) into build/bin, unless it is there and its sources are the same."""
     digest = hashlib.sha256()
-    for path in sorted(SOURCE.rglob("*")):
+    for path in sorted(source.rglob("*")):
         if path.suffix in (".go", ".mod", ".sum"):
-            digest.update(f"{path.relative_to(SOURCE)}\0".encode() + path.read_bytes() + b"\0")
+            digest.update(f"{path.relative_to(source)}\0".encode() + path.read_bytes() + b"\0")
     target, stamp = BUILD / "bin" / name, BUILD / "bin" / f".{name}.sha256"
     target.parent.mkdir(parents=True, exist_ok=True)
     with open(target.parent / f".{name}.lock", "w", encoding="ascii") as lock:
@@ -64,7 +64,7 @@ def build(package: str = ".", name: str = "ferry-vcenter") -> Path:
             return target
         print(f"building {target.relative_to(BUILD.parent)}", file=sys.stderr)
         argv = [go(), "build", "-trimpath", "-buildvcs=false", "-o", f"{target}.new", package]
-        done = subprocess.run(argv, cwd=SOURCE, capture_output=True, text=True, check=False)
+        done = subprocess.run(argv, cwd=source, capture_output=True, text=True, check=False)
         if done.returncode:
             raise LabError(f"{name} was not built:\n{done.stderr[-4000:]}")
         os.replace(f"{target}.new", target)

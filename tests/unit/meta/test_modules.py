@@ -83,7 +83,7 @@ def test_documentation_and_action_agree(name: str, documentation: dict[str, dict
 @pytest.mark.parametrize("name", WITH_SPEC)
 def test_secrets_are_not_logged(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     spec = argument_spec(name, monkeypatch)
-    open_secrets = [o for o in spec if any(word in o for word in ("password", "token", "auth")) and o != "auth_type"]
+    open_secrets = [o for o in spec if any(word in o for word in ("password", "token", "auth")) and o not in ("auth_type", "auth_org")]
     assert [o for o in open_secrets if not spec[o].get("no_log")] == []
 
 

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 
-def run_module(top: Path, name: str, check: bool = False, **arguments: Any) -> dict[str, Any]:
+def run_module(top: Path, name: str, /, check: bool = False, **arguments: Any) -> dict[str, Any]:
     """What the module answers; its exit code says the same as C(failed)."""
     given = {"ANSIBLE_MODULE_ARGS": {**arguments, "_ansible_check_mode": check, "_ansible_remote_tmp": "/tmp"}}
     done = subprocess.run(

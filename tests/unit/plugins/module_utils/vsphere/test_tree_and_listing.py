@@ -15,6 +15,7 @@ from ansible_collections.ferry.vmware.plugins.module_utils.errors import BadInpu
 from ansible_collections.ferry.vmware.plugins.module_utils.vsphere import guest, listing
 from ansible_collections.ferry.vmware.plugins.module_utils.vsphere.properties import Row
 from ansible_collections.ferry.vmware.plugins.module_utils.vsphere.tree import Tree, shown
+from ansible_collections.ferry.vmware.plugins.plugin_utils.inventory import unique_names
 
 
 def inventory() -> list[Row]:
@@ -191,13 +192,13 @@ def test_a_path_above_a_leaf_and_one_below_it() -> None:
 
 def test_names_that_are_shared_get_their_moref_whatever_the_order() -> None:
     names = [("web", "vm-1"), ("db", "vm-2"), ("web", "vm-3"), ("web_vm-3", "vm-4")]
-    assert listing.unique_names(names) == (["web_vm-1", "db", "web_vm-3_vm-3", "web_vm-3"], {"web": ["web_vm-1", "web_vm-3_vm-3"]})
-    backwards, unused = listing.unique_names(names[::-1])
+    assert unique_names(names) == (["web_vm-1", "db", "web_vm-3_vm-3", "web_vm-3"], {"web": ["web_vm-1", "web_vm-3_vm-3"]})
+    backwards, unused = unique_names(names[::-1])
     assert set(backwards) == {"web_vm-1", "db", "web_vm-3_vm-3", "web_vm-3"}
 
 
 def test_a_name_that_a_group_has_is_not_given_to_a_host() -> None:
-    assert listing.unique_names([("vms", "vm-1"), ("db", "vm-2")], ["all", "vms"]) == (["vms_vm-1", "db"], {"vms": ["vms_vm-1"]})
+    assert unique_names([("vms", "vm-1"), ("db", "vm-2")], ["all", "vms"]) == (["vms_vm-1", "db"], {"vms": ["vms_vm-1"]})
 
 
 def test_snapshots_are_counted() -> None:

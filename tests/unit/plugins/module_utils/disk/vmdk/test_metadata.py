@@ -108,4 +108,4 @@ def test_many_keys_are_read_in_no_time() -> None:
     text = builder.descriptor("monolithicFlat", 'RW 1 FLAT "x" 0\n') + b"".join(b"key%d=1\n" % n for n in range(60_000))
     began = time.monotonic()
     assert len(parse(text, "x").values) > 60_000
-    assert time.monotonic() - began < 3
+    assert time.monotonic() - began < 20  # it takes 0.2 s; it took more than 40 when it grew with the square
