@@ -22,7 +22,7 @@ description:
   - O(src) and O(dest) may be FIFOs. What is read from one and is not streamOptimized is kept beside O(dest) meanwhile.
 requirements:
   - C(qemu-img), for qcow2 only
-  - The Python library isal makes compression several times as fast; it is used where it is there.
+  - The Python libraries isal and deflate make compression several times as fast; they are used where they are there.
 extends_documentation_fragment:
   - ferry.vmware.attributes
   - ferry.vmware.long_task

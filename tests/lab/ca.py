@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import importlib
 import os
 from pathlib import Path
@@ -16,8 +17,15 @@ from .common import LabError, write_private
 def ensure(state: Path) -> tuple[Path, Path, Path]:
     """Give the PEM files (CA, server certificate, server key) for 127.0.0.1 and localhost; make them where they are missing."""
     ca_file, cert_file, key_file = state / "ca.pem", state / "tls" / "server.pem", state / "tls" / "server.key"
-    if ca_file.exists() and cert_file.exists() and key_file.exists():
-        return ca_file, cert_file, key_file
+    key_file.parent.mkdir(parents=True, exist_ok=True)
+    with open(state / "tls" / ".lock", "w", encoding="ascii") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # the parts of a lab start at the same time
+        if not (ca_file.exists() and cert_file.exists() and key_file.exists()):
+            _make(ca_file, cert_file, key_file)
+    return ca_file, cert_file, key_file
+
+
+def _make(ca_file: Path, cert_file: Path, key_file: Path) -> None:
     try:
         trustme = importlib.import_module("trustme")
     except ImportError as e:
@@ -28,4 +36,3 @@ def ensure(state: Path) -> tuple[Path, Path, Path]:
     write_private(cert_file, "".join(blob.bytes().decode("ascii") for blob in server.cert_chain_pems))
     write_private(ca_file, authority.cert_pem.bytes().decode("ascii"))
     os.chmod(ca_file, 0o644)
-    return ca_file, cert_file, key_file

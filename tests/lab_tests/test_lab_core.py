@@ -11,17 +11,19 @@ import os
 import shutil
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 from pyVmomi import vim
 
-from tests.lab import disks, model
+from tests.lab import ca, disks, model
 from tests.lab.common import ROOT, LabError, Place, Process, need
 from tests.lab.fat import Fat16
 from tests.lab.vcenter import CONTROL_OFFSET, HTTPS_OFFSET, VCenter
@@ -54,6 +56,15 @@ def cli(tmp_path: Path) -> Iterator[Cli]:
     one = Cli(tmp_path, free_base())
     yield one
     one("wipe", "vcenter")
+
+
+def test_parts_that_start_together_get_one_certificate(tmp_path: Path) -> None:
+    for turn in range(10):
+        with ThreadPoolExecutor(4) as pool:
+            files = list(pool.map(ca.ensure, [tmp_path / str(turn)] * 4))
+        (_ca, cert, key) = files[0]
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(cert, key)  # refuses a key of another certificate
+        assert ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(files[0][0]) is None
 
 
 def test_up_status_down_wipe(cli: Cli, tmp_path: Path) -> None:
