@@ -216,7 +216,7 @@ def of_many(rounds: int, count: int, folder: Path) -> list[dict[str, object]]:
     return rows
 
 
-def measure(folder: Path, size: int, percent: int, rounds: int, files: int) -> list[dict[str, object]]:
+def measure(folder: Path, size: int, percent: int, rounds: int, files: int, only: list[str]) -> list[dict[str, object]]:
     raw = folder / "disk.raw"
     make_disk(raw, size, percent)
     qemu = ["qemu-img", "convert", "-W", "-m", "8"]
@@ -226,13 +226,22 @@ def measure(folder: Path, size: int, percent: int, rounds: int, files: int) -> l
     stream, sparse, flat = folder / "stream.vmdk", folder / "sparse.vmdk", folder / "flat.vmdk"
     for path, fmt in ((stream, "streamOptimized"), (sparse, "monolithicSparse"), (flat, "monolithicFlat")):
         run(ours("convert", str(raw), str(path), "--format", fmt))
-    rows = streams(rounds, raw, to_stream, folder)
-    rows += conversion("streamOptimized to raw", rounds, stream, "raw", to_raw, 3.0, folder, raw)
-    rows += conversion("raw to monolithicSparse", rounds, raw, "monolithicSparse", to_sparse, 1.5, folder, raw)
-    rows += conversion("monolithicSparse to raw", rounds, sparse, "raw", to_raw, 1.5, folder, raw)
-    rows += conversion("flat to raw", rounds, folder / "flat-flat.vmdk", "raw", ["cp", "--sparse=always"], 0.95, folder, raw)
-    rows += of_many(rounds, files, folder)
-    rows += of_huge(folder)
+    flat_raw = folder / "flat-flat.vmdk"
+    steps: dict[str, Callable[[], list[dict[str, object]]]] = {
+        "streams": lambda: streams(rounds, raw, to_stream, folder),
+        "unpack": lambda: conversion("streamOptimized to raw", rounds, stream, "raw", to_raw, 3.0, folder, raw),
+        "sparse": lambda: (
+            conversion("raw to monolithicSparse", rounds, raw, "monolithicSparse", to_sparse, 1.5, folder, raw)
+            + conversion("monolithicSparse to raw", rounds, sparse, "raw", to_raw, 1.5, folder, raw)
+        ),
+        "flat": lambda: conversion("flat to raw", rounds, flat_raw, "raw", ["cp", "--sparse=always"], 0.95, folder, raw),
+        "many": lambda: of_many(rounds, files, folder),
+        "huge": lambda: of_huge(folder),
+    }
+    rows: list[dict[str, object]] = []
+    for name, step in steps.items():
+        if not only or name in only:
+            rows += step()
     return rows
 
 
@@ -242,11 +251,12 @@ def main() -> int:
     parser.add_argument("--percent", type=int, default=30, help="of it data")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--files", type=int, default=1000)
+    parser.add_argument("--only", action="append", default=[], help="streams, unpack, sparse, flat, many or huge; may be given again")
     args = parser.parse_args()
     out = BUILD / "bench" / "vmdk.json"
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=BUILD) as folder:
-        rows = measure(Path(folder), args.size * MIB, args.percent, args.rounds, args.files)
+        rows = measure(Path(folder), args.size * MIB, args.percent, args.rounds, args.files, args.only)
     out.write_text(json.dumps({"rows": rows}, indent=2) + "\n")
     for row in rows:
         print(
