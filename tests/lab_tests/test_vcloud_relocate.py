@@ -393,6 +393,22 @@ def test_by_policy(session: Quick) -> None:
     plan = go(session, "帳票 01", "Development-2", method="policy", policy="Silver", check=True)
     assert len(plan["affected"]) > 30
     assert vm("帳票 01")["profile"] == "Gold"
+    # its datastore belongs to the new policy as well, so the server leaves it there
+    e = refused(session, "帳票 01", "Development-2", method="policy", policy="Silver")
+    assert e.code == "picked_other"
+    assert e.partial["changed"]
+    assert e.partial["datastore"] == {"before": "Production-2", "after": "Production-2"}
+    assert vm("帳票 01")["profile"] == vm("web02")["profile"] == "Silver"
+    assert vm("web02")["datastore"] != "Production-1"
+
+
+def test_by_policy_to_where_the_server_puts_it(session: Quick) -> None:
+    switch(per_datastore=100, per_host=100)
+    result = go(session, "web02", "Production-2", method="policy", policy="Silver")
+    assert result["datastore"] == {"before": "Production-1", "after": "Production-2"}
+    assert result["task"]["status"] == "success"
+    assert (vm("web02")["profile"], vm("web02")["datastore"]) == ("Silver", "Production-2")
+    assert not go(session, "web02", "Production-2", method="policy", policy="Silver")["changed"]
 
 
 @pytest.mark.parametrize(("method", "version"), [("profile", "1.5"), ("tenant", "5.1"), ("policy", "37.0")])
