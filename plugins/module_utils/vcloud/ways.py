@@ -12,7 +12,7 @@ POST-EnableDatastore (1.5 on), PUT-Vm; POST-MigrateTenant (29.0 on, TenantMigrat
 from __future__ import annotations
 
 import json
-from typing import Any, Callable, TypeAlias
+from typing import Any, Callable
 from xml.sax.saxutils import escape, quoteattr
 
 from ..errors import BadInput, FerryError, ServerError, bounded
@@ -30,8 +30,6 @@ from .transport import Answer
 VM_MEDIA = "application/vnd.vmware.vcloud.vm+xml"
 TENANT_MEDIA = "application/vnd.vmware.cloud.tenantMigrationParams+xml"
 
-Progress: TypeAlias = "Callable[[Task], None] | None"
-
 
 def _need_version(client: Client, least: Version, method: str) -> None:
     have = number(client.api_version) or (0,)
@@ -43,7 +41,7 @@ def _need_version(client: Client, least: Version, method: str) -> None:
         )
 
 
-def other_way(now: Situation, result: dict[str, Any], *, check: bool, progress: Progress) -> dict[str, Any]:
+def other_way(now: Situation, result: dict[str, Any], *, check: bool, progress: Callable[[Task], None] | None) -> dict[str, Any]:
     """Bring the VM away from its datastore by now.wanted.method; fills and returns C(result).
 
     :raises BadInput: what the method needs is not given or not there.
@@ -170,13 +168,13 @@ def _begun(now: Situation, answer: Answer) -> Task:
     return task_of(now.client.get(location, step="look how far the task is"))
 
 
-def _waited(now: Situation, task: Task, progress: Progress) -> Task:
+def _waited(now: Situation, task: Task, progress: Callable[[Task], None] | None) -> Task:
     if not now.wanted.wait:
         return task
     return wait_task(now.client, task.href, step=relocate.STEP, timeout=now.wanted.timeout, vm=now.record.name, progress=progress)
 
 
-def _by_profile(now: Situation, source: Datastore, progress: Progress) -> Task:
+def _by_profile(now: Situation, source: Datastore, progress: Callable[[Task], None] | None) -> Task:
     """The source disabled, the VM updated with the profile that it has, the source enabled again."""
     fresh = read_datastore(now.client, source.href)
     was_enabled = fresh.enabled
