@@ -63,6 +63,17 @@ test-lab: venv stage ## Tests against the running lab (make lab first)
 	@$(STEP) lab-tests tools/with_lab.sh env -C $(STAGE) PYTHONPATH=$(COLLECTIONS):$(STAGE) $(BIN)/python -m pytest \
 	  $(if $(findstring tests/,$(ARGS)),,tests/lab_tests) $(ARGS)
 
+# make test runs the lab's tests in two processes: those of vCloud share nothing with the others.
+VCLOUD_TESTS := $(addprefix tests/lab_tests/,$(notdir $(wildcard tests/lab_tests/test_vcloud_*.py)))
+.PHONY: test-lab-others test-lab-vcloud
+test-lab-others: venv stage
+	@$(STEP) lab-tests tools/with_lab.sh env -C $(STAGE) PYTHONPATH=$(COLLECTIONS):$(STAGE) $(BIN)/python -m pytest \
+	  tests/lab_tests $(addprefix --ignore=,$(VCLOUD_TESTS)) $(ARGS)
+
+test-lab-vcloud: venv stage ## Those of the tests against the running lab that are of vCloud Director
+	@$(STEP) lab-vcloud tools/with_lab.sh env -C $(STAGE) PYTHONPATH=$(COLLECTIONS):$(STAGE) $(BIN)/python -m pytest \
+	  $(VCLOUD_TESTS) $(ARGS)
+
 .PHONY: test-demo
 test-demo: need-lab venv collections venv-openstack stage ## make demo from nothing, twice, and demo-clean; it ends the demo's lab
 	@$(STEP) demo env FERRY_CHECKOUT=$(TOP) $(BIN)/python -m pytest tests/demo $(ARGS)

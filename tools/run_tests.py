@@ -22,9 +22,9 @@ from pathlib import Path
 TOP = Path(__file__).resolve().parent.parent
 LOGS = TOP / "build" / "logs"
 QUICK = ("lint", "test-unit")
-SLOW = ("sanity", "test-slow", "test-molecule")
-WITH_LAB = ("test-lab", "test-integration")
-PYTEST_LOGS = ("unit", "unit-slow", "lab-tests")
+SLOW = ("sanity", "test-slow", "test-molecule", "test-lab-vcloud")
+WITH_LAB = ("test-lab-others", "test-integration")
+PYTEST_LOGS = ("unit", "unit-slow", "lab-tests", "lab-vcloud")
 CLOSING = re.compile(r"^=+ (.*\bpassed\b.*|.*\bfailed\b.*|.*\berrors?\b.*) =+$")
 
 
@@ -90,9 +90,9 @@ def main() -> int:
         if not failed:
             failed = 0 if lab.wait() else 1
         if not failed:
-            # The lab's tests wait for servers half of their time: the other slow ones fit beside them.
+            # The lab's tests wait for servers half of their time: the other slow ones, and those of vCloud, fit beside them.
             with ThreadPoolExecutor() as pool:
-                failed = max(pool.map(lambda step: step(), (lambda: make(*WITH_LAB, lab=lab.env), lambda: make(*SLOW))))
+                failed = max(pool.map(lambda step: step(), (lambda: make(*WITH_LAB, lab=lab.env), lambda: make(*SLOW, lab=lab.env))))
     finally:
         lab.stop()
     print(f"\n{'FAILED' if failed else 'All passed'} after {time.monotonic() - began:.0f} s. The logs are in build/logs.")
