@@ -333,7 +333,9 @@ def test_two_runs_at_once(session: Quick, tmp_path: Path) -> None:
     switch(task_seconds=0.5)
     first = threading.Thread(target=go, args=(session, tmp_path))
     first.start()
-    time.sleep(0.5)
+    # it holds the journal once something is under way
+    while not control("GET", "/state")["tasks"]["running"]:
+        assert first.is_alive()
     with Quick() as other:
         assert refused(other, tmp_path).code == "journal_busy"
         assert go(other, tmp_path, check=True)["plan"]

@@ -143,7 +143,7 @@ class Run:
         if waits:
             wait(waits, timeout=min(seconds, 0.05), return_when="FIRST_COMPLETED")
         elif self._waiting or self._flying:
-            time.sleep(max(0.005, seconds))
+            time.sleep(max(0.005, seconds))  # until the next look at the tasks
 
     def _leave(self) -> None:
         """Before the run ends early: what the server has already answered goes to the journal, so that the next run joins by href."""

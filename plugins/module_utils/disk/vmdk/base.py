@@ -12,7 +12,7 @@ import secrets
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, Callable, Iterable, Iterator, Protocol, TypeVar
+from typing import Callable, Iterable, Iterator, Protocol, TypeVar
 
 from ..errors import BadInput
 from ..model import SECTOR, Kind, Source, merge
@@ -201,15 +201,3 @@ def ordered(work: Callable[[In], Out], items: Iterable[In], threads: int) -> Ite
         finally:
             for future in pending:
                 future.cancel()
-
-
-class Counting:
-    """A file-like that counts what goes through it."""
-
-    def __init__(self, out: Any) -> None:
-        self._out = out
-        self.count = 0
-
-    def write(self, data: bytes) -> None:
-        self._out.write(data)
-        self.count += len(data)

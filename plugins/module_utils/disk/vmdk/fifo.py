@@ -169,7 +169,7 @@ class PipeOut:
                 raise
         if self._tick is not None:
             self._tick()
-        time.sleep(_TICK / 5)
+        time.sleep(_TICK / 5)  # nothing tells when a reader comes
         return -1
 
     def _error(self, e: OSError) -> SinkError:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 
 from ..model import SECTOR, Source
-from .base import Writer, estimate, units
+from .base import estimate, units
 from .sparse_writer import layout
 from .split_writer import part_sizes
 from .stream_writer import predict_size
@@ -32,14 +32,6 @@ def pieces(data: bytes | bytearray) -> list[tuple[int, int]]:
         else:
             found.append((at, count))
     return found
-
-
-def store(writer: Writer, offset: int, data: bytes) -> int:
-    """Write what is not zero in C(data) to a new disk that reads as zeroes; return the bytes written."""
-    found = pieces(data)
-    for at, length in found:
-        writer.write(offset + at, data if length == len(data) else data[at : at + length])
-    return sum(length for _at, length in found)
 
 
 def predict(source: Source, format: str, *, thin: bool = True, level: int | None = None) -> tuple[int, int]:

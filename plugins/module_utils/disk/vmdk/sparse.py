@@ -18,7 +18,6 @@ from .files import RawFile
 from .overlap import check_grains
 from .structs import (
     DEFLATE_SLACK,
-    FLAG_ZERO_GRAIN,
     GD_AT_END,
     GRAIN_MARKER,
     GTES_PER_GT,
@@ -253,11 +252,6 @@ class SparseExtent:
                 )
         left = self.capacity - index * self.grain
         return inflate(piece[GRAIN_MARKER.size : GRAIN_MARKER.size + size], self.grain, min(self.grain, left), path, offset)
-
-    @property
-    def zero_grains(self) -> bool:
-        """True where table entries of 1 mean zeroes."""
-        return bool(self.header.flags & FLAG_ZERO_GRAIN)
 
     def close(self) -> None:
         self.file.close()
