@@ -165,7 +165,7 @@ BENCHES := $(sort $(patsubst tests/bench/bench_%.py,bench-%,$(wildcard tests/ben
 bench: $(BENCHES) ## Measure everything; bench-inventory, bench-vmdk ... one of them
 $(BENCHES): bench-%: need-lab venv collections venv-openstack stage
 	@mkdir -p build/bench
-	@$(BIN)/python -m tests.bench.bench_$* $(ARGS)
+	@PYTHONPATH=$(COLLECTIONS):$(TOP) $(BIN)/python -m tests.bench.bench_$* $(ARGS)
 
 # ---------------------------------------------------------------------------------------------------------------------
 ##@ Building
@@ -173,6 +173,10 @@ $(BENCHES): bench-%: need-lab venv collections venv-openstack stage
 .PHONY: docs
 docs: venv collections stage ## The documentation as HTML: build/docs/html/index.html
 	@$(STEP) docs tools/docs.sh
+
+.PHONY: docs-reliability
+docs-reliability: ## The fault matrix in docs/reliability.md, from the marks of the tests
+	@$(PYTHON) tools/fault_matrix.py --write
 
 .PHONY: build
 build: venv stage ## The collection's archive, in build/dist

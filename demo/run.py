@@ -4,10 +4,14 @@
 
 """The demonstration: a lab is started, its three VMs are migrated by the playbook that users run, and every byte is compared.
 
+Two of them are shut down and copied. db01 is copied while it runs, and while its guest keeps writing: a process that writes a known
+sequence and logs it.
+
     python3 demo/run.py            again and again; the second time there is nothing to do
     python3 demo/run.py --clean    stops the lab and removes what was made
 
-The comparison shares no code with the collection: it reads the files under the datastore and under Cinder with hashlib.
+The comparison shares no code with the collection: it reads the disks from the datastore and the files under Cinder with hashlib,
+and for db01 it also carries the writer's log out on the image that the lab began with.
 """
 
 from __future__ import annotations
@@ -21,17 +25,27 @@ import shutil
 import subprocess
 import sys
 import time
+import urllib.parse
 import urllib.request
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 TOP = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(TOP))
+
+from tests.lab.vcenter import writer  # noqa: E402 - the checkout is not on the path before
+
 BUILD = TOP / "build"
 OUT = BUILD / "demo"
+COLLECTIONS = BUILD / "collections"
 LAB = Path(os.environ.get("FERRY_LAB_DIR", BUILD / "lab"))
 MODEL = TOP / "tests" / "lab" / "models" / "demo.yml"
 STEP = 8 << 20
+#: The VM whose guest writes, and how fast: MB per second.
+BUSY, RATE = "db01", 2.0
 
 
 class Failed(Exception):
@@ -58,7 +72,7 @@ def playbook_environment() -> dict[str, str]:
     return env | {
         "PATH": os.pathsep.join([env["FERRY_LAB_SHIM"], str(bin_dir), env["PATH"]]),
         "ANSIBLE_CONFIG": str(TOP / "demo" / "ansible.cfg"),
-        "ANSIBLE_COLLECTIONS_PATH": str(BUILD / "collections"),
+        "ANSIBLE_COLLECTIONS_PATH": str(COLLECTIONS),
     }
 
 
@@ -80,6 +94,48 @@ def migrate(arguments: list[str]) -> dict[str, Any]:
         raise Failed("The playbook failed; what it said is above. The lab is still up: mend it and run make demo again.")
     found: dict[str, Any] = json.loads(report.read_text())
     return found
+
+
+def control(path: str, **query: str) -> Any:
+    """What the control port of the lab's vCenter answers."""
+    url = f"{lab_environment()['FERRY_VCENTER_CONTROL']}{path}?{urllib.parse.urlencode(query)}"
+    with urllib.request.urlopen(url, timeout=600) as answer:
+        return json.load(answer)
+
+
+@contextmanager
+def busy_guest() -> Iterator[None]:
+    """The guest of db01 writes until it is shut down; where it is off already, nobody writes."""
+    if not control("/guest", vm=BUSY)["running"]:
+        yield
+        return
+    log = OUT / f"writes-{len(logs()):03d}.jsonl"
+    command = [sys.executable, "-m", "tests.lab.vcenter.writer", "--vm", BUSY, "--seed", str(len(logs()) + 1), "--rate", str(RATE)]
+    process = subprocess.Popen([*command, "--log", str(log)], cwd=TOP, env=lab_environment(), stdout=subprocess.DEVNULL)
+    print(f"{BUSY}: its guest writes {RATE:g} MB/s from now on")
+    try:
+        yield
+    finally:
+        process.terminate()
+        process.wait(30)
+
+
+def logs() -> list[Path]:
+    """The logs of what the guest wrote, the oldest first; a new lab begins anew."""
+    return sorted(OUT.glob("writes-*.jsonl"))
+
+
+def replayed(image: Path, key: int, length: int) -> str:
+    """SHA-256 of a disk as the guest made it: its writes carried out on the image that the lab began with."""
+    scratch = OUT / "replayed.raw"
+    shutil.copyfile(image, scratch)
+    scratch.chmod(0o600)
+    try:
+        for log in logs():
+            writer.replay(scratch, log, disk=key)
+        return sha256(scratch, length)
+    finally:
+        scratch.unlink()
 
 
 def sha256(path: Path, length: int) -> str:

@@ -30,9 +30,10 @@ options:
         required: true
       state:
         description:
-          - What was done. V(mended) means that the VM had been migrated before and something altered since was put right.
+          - What was done. V(precopied) means that it runs on and most of it has been copied, V(mended) that the VM had been migrated before and
+            something altered since was put right.
         type: str
-        choices: [migrated, mended, unchanged, failed]
+        choices: [migrated, precopied, mended, unchanged, failed]
         required: true
       source_uuid:
         description: Instance UUID of the VM at its source.
@@ -49,6 +50,15 @@ options:
             C(seconds), C(digest), C(volume_id), C(verified) and C(repaired), as M(ferry.vmware.vm_disk_copy) returns them.
         type: list
         elements: dict
+      cycles:
+        description: The cycles of a VM that was copied while it ran, as M(ferry.vmware.vm_precopy) returns them.
+        type: list
+        elements: dict
+      downtime:
+        description:
+          - How long a VM that moved warm was away, in seconds, with C(seconds), C(shutdown), C(copy), C(predicted), C(budget),
+            C(changed_bytes), C(outside_checked) and C(outside_wrong).
+        type: dict
       drift:
         description: What differed from what was agreed, a text or a dictionary each.
         type: list
@@ -147,7 +157,7 @@ totals:
     bytes_resumed: 0
     seconds: 21.4
     repaired: 0
-    states: {migrated: 2, mended: 0, unchanged: 0, failed: 0}
+    states: {migrated: 2, precopied: 0, mended: 0, unchanged: 0, failed: 0}
 failed_vms:
   description: Names of the VMs that failed.
   returned: success

@@ -12,8 +12,12 @@ version_added: 0.1.0
 author:
   - ferry.vmware contributors (@ferry-vmware)
 description:
-  - Reads the disks of a powered-off VM over the datastore's HTTPS, or a local disk file, and writes each straight to its
-    target, without staging. Zeroes are neither written nor, where holes are known, read.
+  - Reads the disks of a VM over the datastore's HTTPS, as NFC streams or by NBD (VDDK), or a local disk file or any NBD export,
+    and writes each straight to its target, without staging. Zeroes are neither written nor, where holes are known, read.
+  - A VM that is powered off is read as it stands. A running one is read at a snapshot of all its disks, which is taken for the
+    copy, tagged as ours, and removed at its end, also when it fails. One that a killed run left is removed by the next run.
+  - Where changed block tracking is on (see M(ferry.vmware.vm_cbt)), the next copy of the same disk to the same target reads only
+    what has changed since.
   - All disks are copied at once, by one pool of O(workers).
   - What was copied is recorded in a ledger on the machine that runs the module. When it is killed, the same task goes
     on inside the disk; when the source has changed since, only what differs is written.
@@ -21,14 +25,26 @@ description:
 options:
   vm:
     description:
-      - The VM, given by name, inventory path, instance UUID, BIOS UUID or MoRef. It must be powered off.
+      - The VM, given by name, inventory path, instance UUID, BIOS UUID or MoRef.
       - One of O(vm) and O(source) is needed.
     type: str
   source:
     description:
       - A local disk instead of a VM's. One whose name ends in C(.vmdk) (but not in C(-flat.vmdk)) is read as a VMDK, all others
         as raw bytes.
-    type: path
+      - Or the URI of an NBD export (C(nbd://host/export), C(nbds://host/export), C(nbd+unix:///export?socket=/run/x.sock)).
+    type: str
+  snapshot:
+    description:
+      - Name or MoRef of a snapshot to read, instead of one that is taken for the copy. It is not removed.
+    type: str
+  quiesce:
+    description:
+      - Whether the guest is asked to flush its file systems (on Windows, by VSS, its applications too) for the snapshot.
+      - V(auto) asks, and takes a snapshot without where the guest cannot (said in RV(remarks)); V(required) fails then.
+    type: str
+    choices: [auto, required, never]
+    default: auto
   disks:
     description: What goes where.
     type: list
@@ -54,22 +70,66 @@ options:
                 which keeps every other writer away.
             type: str
       format:
-        description: What is written.
+        description:
+          - What is written to RV(disks[].dest.path). A VMDK that is to be streamed is made of it by M(ferry.vmware.vmdk_convert).
         type: str
-        choices: [raw]
+        choices: [raw, monolithicFlat, vmfs, monolithicSparse]
         default: raw
+      nbd:
+        description: URI of an NBD export of this very disk at this very state, for O(transport=nbd).
+        type: str
   mode:
     description:
-      - V(auto) goes on where the ledger says, and does nothing where the target already holds this state of the source.
+      - V(auto) goes on where the ledger says, and does nothing where the target already holds this state of the source. It copies
+        everything the first time, later only what has changed where that is tracked; else it reads everything and writes what differs.
       - V(full) copies everything anew.
+      - V(incremental) refuses, with the reason, where more than the changed areas had to be read.
     type: str
-    choices: [auto, full]
+    choices: [auto, full, incremental]
     default: auto
   transport:
-    description: How the source is read. V(auto) is V(https) for a VM's disk and V(file) for O(source).
+    description:
+      - How the source is read. For a VM's disk V(auto) is V(https) on VMFS and NFS; on other datastores, and for encrypted disks,
+        V(nbd) where an export or O(vddk) is given, else V(nfc), which reads whole disks only.
+      - For O(source) it is V(file) or V(nbd).
     type: str
-    choices: [auto, https, file]
+    choices: [auto, https, nfc, nbd, file]
     default: auto
+  vddk:
+    description:
+      - How NBD exports of the VM's disks are made, by nbdkit's vddk plugin, from a VDDK of your own (see the role C(vddk)).
+    type: dict
+    suboptions:
+      libdir:
+        description: Folder into which VDDK was unpacked (C(vmware-vix-disklib-distrib)).
+        type: path
+        required: true
+      thumbprint:
+        description: SHA-1 thumbprint of vCenter's certificate, which VDDK wants to verify it.
+        type: str
+        required: true
+      transports:
+        description: VDDK's list of transport modes, such as C(nbdssl:nbd).
+        type: str
+  nbd_tls_certificates:
+    description: Folder with C(ca-cert.pem) (and C(client-cert.pem), C(client-key.pem)) for C(nbds) URIs.
+    type: path
+  outside_sample:
+    description:
+      - Per cent of what lies B(outside) the changed areas that is read and compared with the digests of what was copied, because
+        changed block tracking itself can be wrong. A difference leads to a comparison of the whole disk in the same run.
+      - By default V(1) for a VM that is powered off (the last copy before it lives elsewhere) and where allocated areas were taken
+        as a hint, else V(0).
+    type: float
+  bad_builds:
+    description: Builds of ESXi (number, or version and number) whose changed areas are not to be used, besides those that are known.
+    type: list
+    elements: str
+  budget:
+    description:
+      - Limits of reading, shared by all copies on this machine, in whichever process they run. Kept for later runs, as by
+        M(ferry.vmware.copy_budget), which has the same options.
+    type: dict
   workers:
     description: Reads and writes at once, over all disks.
     type: int
@@ -175,12 +235,33 @@ disks:
       type: dict
     mode:
       description:
-        - V(full), V(none) (nothing was to be done), V(compare) (the source had changed, what differs was written) or
-          V(repair) (the target had been altered).
+        - V(full), V(incremental) (the changed areas), V(none) (nothing was to be done), V(compare) (everything was read, what
+          differs was written) or V(repair) (the target had been altered).
+      type: str
+    reason:
+      description: Why everything was read although changes are tracked.
       type: str
     transport:
-      description: V(https) or V(file).
+      description: V(https), V(nfc), V(nbd) or V(file).
       type: str
+    changed_bytes:
+      description: Sum of the changed areas in bytes.
+      type: int
+    areas:
+      description: Number of the changed areas.
+      type: int
+    outside_checked:
+      description: Chunks of 1 MiB outside the changed areas that were compared with the source.
+      type: int
+    outside_wrong:
+      description: How many of them differed. Then the whole disk was compared.
+      type: int
+    adopted:
+      description:
+        - The ledger was lost, or is on another machine, and the digests were made anew from the target. V(proven) where they agree
+          with what the volume says of itself, else V(assumed).
+      type: str
+      returned: where it was so
     bytes_read:
       description: Bytes read from the source.
       type: int
@@ -220,6 +301,11 @@ disks:
     seconds:
       description: How long it took.
       type: float
+remarks:
+  description: What the user should know, such as a snapshot that could not be quiesced, or one that a killed run had left.
+  type: list
+  elements: str
+  returned: success
 failure:
   description: What went wrong, as data.
   type: dict
@@ -232,6 +318,7 @@ from ansible_collections.ferry.vmware.plugins.module_utils import edge
 from ansible_collections.ferry.vmware.plugins.module_utils.long_task import long_task_spec
 from ansible_collections.ferry.vmware.plugins.module_utils.openstack_cloud import argspec as openstack_argspec
 from ansible_collections.ferry.vmware.plugins.module_utils.transfer import disk_copy
+from ansible_collections.ferry.vmware.plugins.module_utils.transfer.wanted import FORMATS
 from ansible_collections.ferry.vmware.plugins.module_utils.vsphere import argspec as vsphere_argspec
 
 
@@ -239,7 +326,9 @@ def main() -> None:
     spec = vsphere_argspec.connection_spec(
         env_fallback,
         vm={"type": "str"},
-        source={"type": "path"},
+        source={"type": "str"},
+        snapshot={"type": "str"},
+        quiesce={"type": "str", "choices": ["auto", "required", "never"], "default": "auto"},
         disks={
             "type": "list",
             "elements": "dict",
@@ -247,11 +336,24 @@ def main() -> None:
             "options": {
                 "disk": {"type": "str"},
                 "dest": {"type": "dict", "required": True, "options": {"path": {"type": "path"}, "volume": {"type": "str"}}},
-                "format": {"type": "str", "choices": ["raw"], "default": "raw"},
+                "format": {"type": "str", "choices": list(FORMATS), "default": "raw"},
+                "nbd": {"type": "str"},
             },
         },
-        mode={"type": "str", "choices": ["auto", "full"], "default": "auto"},
-        transport={"type": "str", "choices": ["auto", "https", "file"], "default": "auto"},
+        mode={"type": "str", "choices": ["auto", "full", "incremental"], "default": "auto"},
+        transport={"type": "str", "choices": ["auto", "https", "nfc", "nbd", "file"], "default": "auto"},
+        vddk={
+            "type": "dict",
+            "options": {
+                "libdir": {"type": "path", "required": True},
+                "thumbprint": {"type": "str", "required": True},
+                "transports": {"type": "str"},
+            },
+        },
+        nbd_tls_certificates={"type": "path"},
+        outside_sample={"type": "float"},
+        bad_builds={"type": "list", "elements": "str"},
+        budget={"type": "dict"},
         workers={"type": "int", "default": 4},
         chunk_size={"type": "int", "default": 4 << 20},
         verify={"type": "str", "choices": ["none", "sample", "full"], "default": "sample"},

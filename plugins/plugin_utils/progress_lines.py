@@ -9,6 +9,9 @@ from __future__ import annotations
 import unicodedata
 from typing import Any, Mapping
 
+#: Phases whose figures are percent, not bytes: what vCenter does to the VM's snapshots.
+PERCENT_PHASES = ("snapshot", "consolidate")
+
 #: Cells kept for the name at the left of a line; a longer one pushes the figures to the right rather than being cut.
 NAME_CELLS = 26
 
@@ -100,7 +103,9 @@ def running_line(subject: str, label: str, facts: Mapping[str, Any], unit: str =
     done, total = _number(facts, "done"), _number(facts, "total")
     phase = printable(facts.get("phase") or "", 20)
     percent = f"{min(100.0, 100 * done / total):5.1f}%" if total > 0 else "     –"
-    if unit == "bytes":
+    if phase in PERCENT_PHASES:
+        amount = rate = ""
+    elif unit == "bytes":
         amount = pair(done, total) if total > 0 else size(done)
         rate = speed(_number(facts, "rate"))
     else:
@@ -123,7 +128,9 @@ def final_line(subject: str, label: str, facts: Mapping[str, Any], unit: str = "
         amount = pair(done, total) if unit == "bytes" else f"{done:.0f} of {total:.0f} {unit}"
         said = printable(facts.get("why") or "", 120)
         return f"{_head(subject, label, width)}  failed at {amount} after {duration(seconds)}" + (f"  {said}" if said else "")
-    if unit == "bytes":
+    if facts.get("phase") in PERCENT_PHASES:
+        text = "snapshot taken and removed"
+    elif unit == "bytes":
         text = f"{pad(size(done), 22, right=True)}  moved {size(moved)}, skipped {size(skipped)}, in {duration(seconds)}"
         if seconds > 0 and moved > 0:
             text += f" ({speed(moved / seconds)})"

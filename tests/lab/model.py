@@ -158,6 +158,7 @@ def check(data: Any, folder: Path) -> dict[str, Any]:
             "vms": (_list, list),
             "bulk": (_dict, None),
             "behaviour": (_dict, dict),
+            "esxi": (_dict, dict),
         },
     )
     model["clusters"] = [
@@ -173,6 +174,7 @@ def check(data: Any, folder: Path) -> dict[str, Any]:
             {
                 "name": (_text, _NEEDED),
                 "type": (_choice("VMFS", "NFS", "NFS41", "vsan", "VVOL"), "VMFS"),
+                "vmfs": (lambda v: int(_choice("5", "6")(str(v))), 6),
                 "capacity": (size, 1 << 40),
                 "free": (size, None),
                 "hosts": (_list, lambda: list(hosts)),
@@ -186,6 +188,10 @@ def check(data: Any, folder: Path) -> dict[str, Any]:
     if model["bulk"] is not None:
         model["bulk"] = c.take("bulk", model["bulk"], {"vms": (size, _NEEDED), "prefix": (_text, "bulk")})
     model["behaviour"] = c.take("behaviour", model["behaviour"], {"locked_status": (size, 500)})
+    model["esxi"] = {
+        host: c.take(f"esxi {host}", x, {"version": (_text, _NEEDED), "build": (_text, _NEEDED)}) for host, x in model["esxi"].items()
+    }
+    c.errors += [f"esxi: no host {host}" for host in model["esxi"] if host not in (*hosts, "*")]
     for kind in ("name", "uuid"):
         seen: set[str] = set()
         for vm in model["vms"]:
@@ -278,6 +284,7 @@ def _disk(
             "uuid": (_uuid, ""),
             "datastore": (_text, ""),
             "mode": (_choice("persistent", "independent_persistent", "independent_nonpersistent"), "persistent"),
+            "rdm": (_choice("physical", "virtual"), ""),
         },
     )
     kind = "scsi" if disk["controller"] in SCSI else disk["controller"]
@@ -290,6 +297,8 @@ def _disk(
         c.errors.append(f"{where}: {kind}{disk['bus']}:{disk['unit']} is taken twice")
     taken.add((kind, disk["bus"], disk["unit"]))
     recipe = disk.pop("recipe")
+    if disk["rdm"] and (recipe or disk["path"]):
+        c.errors.append(f"{where}: an rdm has no bytes here: give its capacity alone")
     if recipe and disk["path"]:
         c.errors.append(f"{where}: path and recipe exclude each other")
     elif recipe:

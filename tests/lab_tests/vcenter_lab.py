@@ -121,6 +121,69 @@ def small_model(folder: Path) -> Path:
     return path
 
 
+def warm_model(folder: Path) -> Path:
+    """Write a model for snapshots and change tracking, and its raw disks: "db" runs tracked, "plain" untracked, "old" is on VMFS 5."""
+    first, second = write_raw(folder / "first.raw", 8 * MIB + 1536, 11), write_raw(folder / "second.raw", 5 * MIB, 12)
+
+    def disk(raw: Path, **more: Any) -> dict[str, Any]:
+        return {"controller": "pvscsi", "path": raw.name, **more}
+
+    model = {
+        "datacenter": "DC lab",
+        "clusters": [{"name": "C0", "hosts": ["esx1"]}],
+        "standalone_hosts": ["esx2"],
+        "networks": ["VM Network"],
+        "datastores": [
+            {"name": "shared", "type": "VMFS", "capacity": "10GiB"},
+            {"name": "vmfs5", "type": "VMFS", "vmfs": 5, "capacity": "10GiB"},
+            {"name": "nfs", "type": "NFS", "capacity": "10GiB"},
+        ],
+        "esxi": {"*": {"version": "7.0.3", "build": "21930508"}, "esx2": {"version": "6.0.0", "build": "2494585"}},
+        "vms": [
+            {
+                "name": "db",
+                "host": "esx1",
+                "datastore": "shared",
+                "power": "on",
+                "cbt": True,
+                "shutdown_seconds": 0.1,
+                "disks": [disk(first), disk(second, controller="lsilogic-sas", bus=1)],
+            },
+            {
+                "name": "plain",
+                "host": "esx1",
+                "datastore": "shared",
+                "power": "on",
+                "disks": [
+                    disk(first, provisioning="thick"),
+                    disk(second, mode="independent_persistent"),
+                    {"controller": "pvscsi", "capacity": "1GiB", "rdm": "physical"},
+                ],
+            },
+            {"name": "old", "host": "esx1", "datastore": "vmfs5", "power": "on", "cbt": True, "disks": [disk(first)]},
+            {
+                "name": "onnfs",
+                "host": "esx2",
+                "datastore": "nfs",
+                "power": "on",
+                "tools": "not_running",
+                "cbt": True,
+                "disks": [disk(first)],
+            },
+            {"name": "big", "host": "esx2", "datastore": "vmfs5", "power": "on", "cbt": True, "disks": [disk(first, capacity="2TiB")]},
+        ],
+        "bulk": {"vms": 2},
+    }
+    path = folder / "model.json"
+    path.write_text(json.dumps(model), encoding="utf-8")
+    return path
+
+
+def disks_of(config: Any) -> dict[int, Any]:
+    """Virtual disks of a configuration, of a VM or of a snapshot, by key."""
+    return {d.key: d for d in config.hardware.device if isinstance(d, vim.vm.device.VirtualDisk)}
+
+
 @dataclass
 class Answer:
     """What /folder answered."""
@@ -169,6 +232,29 @@ class Client:
 
     def wait(self, task: Any) -> Any:
         return WaitForTask(task, self.si)
+
+    def snapshot(self, vm: Any, name: str, quiesce: bool = False, description: str = "") -> Any:
+        """Take a snapshot; it."""
+        task = vm.CreateSnapshot_Task(name, description, False, quiesce)
+        self.wait(task)
+        return task.info.result
+
+    def areas(self, vm: Any, snapshot: Any, key: int, change_id: str = "*") -> list[tuple[int, int]]:
+        """All changed areas (start, length), whichever parts they come in."""
+        capacity = disks_of(snapshot.config if snapshot else vm.config)[key].capacityInBytes
+        found: list[tuple[int, int]] = []
+        start = 0
+        while start < capacity:
+            part = vm.QueryChangedDiskAreas(snapshot, key, start, change_id)
+            found += [(a.start, a.length) for a in part.changedArea]
+            start = part.startOffset + part.length
+        return found
+
+    def stream(self, url: str) -> bytes:
+        """Read a lease's URL."""
+        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}), urllib.request.HTTPSHandler(context=self.tls))
+        with opener.open(url.replace("*", f"127.0.0.1:{self.lab.port}"), timeout=30) as answer:
+            return bytes(answer.read())
 
     def file(
         self, path: str, method: str = "GET", data: bytes | None = None, ds: str = "shared", dc: str = "DC lab", **headers: str

@@ -105,6 +105,12 @@ class DigestMap:
         have_it = self._segments.get(segment)
         return zero_digest(self.length_of(chunk)) if have_it is None else bytes(have_it[at * SIZE : (at + 1) * SIZE])
 
+    def slice(self, chunk: int, count: int) -> bytes:
+        """The digests of C(count) chunks from C(chunk) on, all in one segment."""
+        segment, at = divmod(chunk, SEGMENT)
+        have_it = self._segments.get(segment)
+        return self._zeroes(chunk, count) if have_it is None else bytes(have_it[at * SIZE : (at + count) * SIZE])
+
     def segment(self, number: int) -> bytes:
         """All digests of segment C(number), 16 bytes each."""
         return bytes(self._segments.get(number) or self._zero_segment(number))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from typing import Callable, Iterator, Protocol, Sequence, TypeVar
+from typing import Callable, Generator, Generic, Iterator, Protocol, Sequence, TypeVar
 
 from .errors import FerryError
 
@@ -43,14 +43,64 @@ Job = TypeVar("Job", bound=Work)
 Piece = TypeVar("Piece")
 
 
-class Pool:
-    """Takes pieces of work from all jobs in turn and gives them to the workers; the first error stops all."""
+class _Turn(Generic[Job, Piece]):
+    """The pieces of one job, as an iterator that one thread at a time asks; it may be slow without holding up other jobs."""
 
-    def __init__(self, workers: int, watcher: Watcher | None) -> None:
+    def __init__(self, job: Job, pieces: Iterator[Piece]) -> None:
+        self.job = job
+        self.pieces = pieces
+        self.asked = False
+
+
+class Pool:
+    """Takes pieces of work from all jobs in turn and gives them to the workers; the first error stops all.
+
+    :param halt: set when the work is to stop: what waits elsewhere (for a budget, for a stream) looks at it.
+    """
+
+    def __init__(self, workers: int, watcher: Watcher | None, halt: threading.Event | None = None) -> None:
         self.workers = workers
         self.watcher = watcher
-        self.lock = threading.Lock()
+        self.halt = halt or threading.Event()
+        self.changed = threading.Condition()
         self.error: BaseException | None = None
+
+    def _stop(self, error: BaseException, job: Work | None = None) -> None:
+        with self.changed:
+            if self.error is None:
+                if isinstance(error, FerryError) and job is not None:
+                    error.disk = job.disk
+                self.error = error
+            self.halt.set()
+            self.changed.notify_all()
+
+    def _take(self, turns: deque[_Turn[Job, Piece]]) -> tuple[Job, Piece] | None:
+        """The next piece, from the job whose turn it is; None at the end."""
+        while True:
+            with self.changed:
+                while True:
+                    if not turns or self.error is not None:
+                        return None
+                    turn = next((t for t in turns if not t.asked), None)
+                    if turn is not None:
+                        break
+                    self.changed.wait()
+                turn.asked = True
+                turns.remove(turn)
+                turns.append(turn)
+            piece: Piece | None = None
+            try:
+                piece = next(turn.pieces, None)
+            except BaseException as e:
+                self._stop(e, turn.job)
+                raise
+            with self.changed:
+                turn.asked = False
+                if piece is None:
+                    turns.remove(turn)
+                self.changed.notify_all()
+            if piece is not None:
+                return turn.job, piece
 
     def run(
         self,
@@ -60,35 +110,20 @@ class Pool:
         tick: Callable[[], None],
     ) -> None:
         """Do C(work) for all C(pieces) of all jobs; C(tick) is called a few times a second by the calling thread."""
-        turns = deque((job, pieces(job)) for job in jobs)
-
-        def take() -> tuple[Job, Piece] | None:
-            with self.lock:
-                while turns and self.error is None:
-                    job, left = turns[0]
-                    piece = next(left, None)
-                    if piece is None:
-                        turns.popleft()
-                        continue
-                    turns.rotate(-1)
-                    return job, piece
-                return None
+        every = [_Turn(job, pieces(job)) for job in jobs]
+        turns = deque(every)
 
         def worker() -> None:
             while True:
                 job = None
                 try:
-                    found = take()
+                    found = self._take(turns)
                     if found is None:
                         return
                     job, piece = found
                     work(job, piece)
                 except BaseException as e:  # noqa: BLE001 - raised again by the thread that waits, below
-                    with self.lock:
-                        if self.error is None:
-                            if isinstance(e, FerryError) and job is not None:
-                                e.disk = job.disk
-                            self.error = e
+                    self._stop(e, job)
                     return
 
         threads = [threading.Thread(target=worker, name=f"copy-{i}", daemon=True) for i in range(self.workers)]
@@ -104,10 +139,13 @@ class Pool:
                         self.watcher.check()
                     tick()
         except BaseException as e:
-            with self.lock:
-                self.error = self.error or e
+            self._stop(e)
             for t in threads:
                 t.join()
             raise
+        finally:
+            for turn in every:
+                if isinstance(turn.pieces, Generator):
+                    turn.pieces.close()
         if self.error is not None:
             raise self.error

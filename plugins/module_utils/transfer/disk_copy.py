@@ -2,58 +2,37 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Copying the disks of a VM, or one file, to where they will live: what vm_disk_copy does, free of Ansible."""
+"""Copying the disks of a VM, or one file or export, to where they will live: what vm_disk_copy does, free of Ansible.
+
+A VM that is off is read as it stands; one that runs, or whose changes since the last copy are tracked, is read at a snapshot
+(moment.py). Targets are opened first: no snapshot is taken for a target that cannot be written.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
-import os
 from dataclasses import dataclass
-from typing import Any, Mapping
+from typing import Any, Iterator, Mapping, Sequence
 
+from ..disk import budget as budgets
 from ..disk import copy as engine
-from ..disk import ledger as ledgers
-from ..disk.model import Kind, Source
+from ..disk.changes import Tracking
+from ..disk.model import Source
 from ..disk.progress import Progress
-from ..disk.sinks.file import FileSink
-from ..disk.sources.file import FileSource
-from ..disk.vmdk import reader as vmdk_reader
-from ..errors import BadInput, Busy, FerryError, ServerError
+from ..errors import BadInput, FerryError
 from ..long_task import progress_from
-from ..openstack_cloud import client as openstack_client
-from ..openstack_cloud import volumes
 from ..vsphere import client as vsphere_client
-from ..vsphere import disks as vsphere_disks
 from ..vsphere import find, guest
-from . import sources
+from . import ways
+from .moment import Moment, frozen
+from .opener import Opener, open_file, open_nbd
+from .predict import predict
+from .targets import CHANGE_ID, DIGEST, SOURCE_STATE, STATE, Target, Targets, state_of
+from .wanted import Wanted, of_source, of_vm
 
-#: Metadata that a finished volume carries: a second host (or a second run without the ledger) finds the facts there.
-STATE, DIGEST, SOURCE, SOURCE_STATE, DISK_KEY = "ferry_state", "ferry_digest", "ferry_source", "ferry_source_state", "ferry_disk"
-
-
-@dataclass
-class Wanted:
-    """One disk to be copied: where from, where to."""
-
-    label: str
-    key: str
-    capacity: int
-    dest: Mapping[str, Any]
-    facts: vsphere_disks.VmDisk | None = None
-
-    @property
-    def target(self) -> str:
-        """The target as the ledger names it."""
-        return f"volume:{self.dest['volume']}" if self.dest.get("volume") else f"path:{os.path.abspath(self.dest['path'])}"
-
-
-def state_dir(ledger: str | None) -> str:
-    """The folder of ledgers, locks and mounts on this machine; C(ledger) or the user's state folder (XDG base directories)."""
-    if ledger:
-        return os.path.abspath(os.path.expanduser(ledger))
-    base = os.environ.get("XDG_STATE_HOME") or os.path.expanduser("~/.local/state")
-    return os.path.join(base, "ferry")
+#: Share (percent) of the chunks outside the changed areas that the last copy of a VM compares, unless it is told otherwise.
+OUTSIDE_AT_CUTOVER = 1.0
 
 
 def run(params: Mapping[str, Any], *, check: bool = False) -> dict[str, Any]:
@@ -68,254 +47,338 @@ def run(params: Mapping[str, Any], *, check: bool = False) -> dict[str, Any]:
             progress.install_signals()
         vm: dict[str, Any] | None = None
         try:
-            if params.get("vm"):
-                session = vsphere_client.connect(params)
-                stack.callback(session.close)
-                found = find.find_vm(session, params["vm"])
-                vm = guest.read_vms(session, [found])[0]
-                progress.name = vm["name"]
-                wanted = _of_vm(vm, params)
-            else:
-                session = None
-                wanted = [_of_file(params)]
-            return _Copy(params, stack, progress, session, vm).run(wanted, check)
+            if not params.get("vm"):
+                return _FileCopy(params, stack, progress).run(of_source(params["source"], params["disks"]), check)
+            session = vsphere_client.connect(params)
+            stack.callback(session.close)
+            ref = find.find_vm(session, params["vm"])
+            vm = guest.read_vms(session, [ref])[0]
+            progress.name = vm["name"]
+            return _VmCopy(params, stack, progress, session, ref, vm).run(of_vm(vm, params["disks"]), check)
         except FerryError as e:
             e.add(vm=vm["name"] if vm else params.get("vm"))
             raise
 
 
-def _of_vm(vm: Mapping[str, Any], params: Mapping[str, Any]) -> list[Wanted]:
-    out = []
-    disks: list[vsphere_disks.VmDisk] = vm["disks"]
-    for entry in params["disks"]:
-        if entry.get("disk") is None and len(disks) != 1:
-            raise BadInput("Say which disk goes where.", step="find the disk", said=", ".join(d.label for d in disks))
-        disk = vsphere_disks.find_disk(disks, entry["disk"]) if entry.get("disk") is not None else disks[0]
-        out.append(Wanted(disk.label, str(disk.key), disk.capacity, _dest(entry), disk))
-    for what, values in (("disk", [w.key for w in out]), ("target", [w.target for w in out])):
-        if len(set(values)) != len(values):
-            raise BadInput(f"The same {what} is named twice.", step="read the options")
-    if vm["power"] != "off":
-        raise BadInput(
-            "The VM is running: its disks change while they would be copied.",
-            code="vm_running",
-            step="look at the VM",
-            said=vm["power"],
-            next_command="shut the VM down, then run the same command again",
-        )
-    return out
+@dataclass(frozen=True, eq=False)
+class Task:
+    """One disk on its way. C(way): the transport. C(host), C(datastore): whose budgets its reading counts to."""
+
+    target: Target
+    job: engine.Job
+    way: str
+    host: str | None = None
+    datastore: str | None = None
 
 
-def _of_file(params: Mapping[str, Any]) -> Wanted:
-    entries = params["disks"]
-    if len(entries) != 1 or entries[0].get("disk") is not None:
-        raise BadInput("With source there is one disk: give one entry in disks, with dest only.", step="read the options")
-    path = os.path.abspath(params["source"])
-    return Wanted(os.path.basename(path), path, 0, _dest(entries[0]))
+class _NoPlace(Exception):
+    """The budget has no place for a further disk now."""
 
 
-def _dest(entry: Mapping[str, Any]) -> Mapping[str, Any]:
-    dest: Mapping[str, Any] = entry.get("dest") or {}
-    if len([k for k in ("path", "volume") if dest.get(k)]) != 1:
-        raise BadInput("dest needs one of path and volume.", step="read the options")
-    return dest
+def _no_place() -> None:
+    raise _NoPlace
 
 
 class _Copy:
-    def __init__(
-        self, params: Mapping[str, Any], stack: contextlib.ExitStack, progress: Progress, session: Any, vm: Mapping[str, Any] | None
-    ) -> None:
+    """What copies of VMs and of files have in common."""
+
+    def __init__(self, params: Mapping[str, Any], stack: contextlib.ExitStack, progress: Progress, source_id: str) -> None:
         self.params = params
         self.stack = stack
         self.progress = progress
-        self.session = session
-        self.vm = vm
-        self.folder = state_dir(params.get("ledger"))
-        self.source_id = str(vm["instance_uuid"]) if vm else ""
-        self._conn: Any = None
+        self.targets = Targets(params, stack, progress, source_id)
+        if params.get("budget"):
+            budgets.save(self.targets.folder, params["budget"])
+        self.budget = budgets.Budget(self.targets.folder)
 
-    @property
-    def conn(self) -> Any:
-        if self._conn is None:
-            # validate_certs and ca_path are vCenter's here; OpenStack's are in clouds.yaml or ca_cert.
-            self._conn = openstack_client.connect({**self.params, "validate_certs": None})
-            self.stack.callback(self._conn.close)
-        return self._conn
-
-    def run(self, wanted: list[Wanted], check: bool) -> dict[str, Any]:
-        rows: list[dict[str, Any] | None] = [None] * len(wanted)
-        jobs: list[tuple[int, engine.Job]] = []
-        attached: list[tuple[Wanted, volumes.AttachedVolume, engine.Job]] = []
-        for i, w in enumerate(wanted):
-            try:
-                source = self._source(w)
-                w.capacity = source.capacity
-                done = self._already(w, source)
-                if done is not None or check:
-                    rows[i] = done or self._predict(w, source)
-                    continue
-                ledger = ledgers.Ledger(self._ledger_path(w), source.capacity)
-                self.stack.callback(ledger.close)
-                if self.params["mode"] == "full" and ledger.fact("state") == "complete":
-                    ledger.forget()
-                sink, volume = self._sink(w)
-                job = engine.Job(w.label, source, sink, ledger, unit=self.params["chunk_size"])
-                jobs.append((i, job))
-                if volume is not None:
-                    attached.append((w, volume, job))
-            except FerryError as e:
-                e.add(disk=w.label)
-                raise
-        if jobs:
-            for w, volume, _job in attached:
-                volumes.set_metadata(self.conn, volume.volume_id, {STATE: "copying", SOURCE: self.source_id or w.key, DISK_KEY: w.key})
-            try:
-                results = engine.run(
-                    [job for _i, job in jobs],
+    def _copy(self, jobs: Sequence[Task]) -> list[dict[str, Any]]:
+        """Run the jobs; a row for each, in their order."""
+        outside = self.params.get("outside_sample")
+        share = (self._outside(jobs) if outside is None else float(outside)) / 100
+        try:
+            for group in self._groups(jobs):
+                for task in group:
+                    self.targets.begin(task.target)
+                engine.run(
+                    [task.job for task in group],
                     workers=self.params["workers"],
                     verify=self.params["verify"],
+                    outside=share,
                     watcher=self.progress,
-                    guard=lambda: self._still_ours(attached),
+                    guard=self.targets.still_ours,
                 )
-            except FerryError as e:
-                e.partial = {"changed": True, "disks": [self._row(wanted[i], job.result.as_dict(), None) for i, job in jobs]}
-                raise
-            for (i, job), result in zip(jobs, results, strict=True):
-                rows[i] = self._row(wanted[i], result.as_dict(), job)
-            for w, volume, job in attached:
-                self._finish_volume(w, volume, job)
-        found = [r for r in rows if r is not None]
-        return {"changed": any(r["changed"] for r in found), "disks": found}
+        except FerryError as e:
+            e.partial = {"changed": True, "disks": [self._row(t.target.wanted, t.job.result.as_dict(), t.way, t.target) for t in jobs]}
+            raise
+        return [self._row(t.target.wanted, t.job.result.as_dict(), t.way, t.target) for t in jobs]
 
-    # -- source and target --------------------------------------------------------------------------------------
+    def _groups(self, jobs: Sequence[Task]) -> Iterator[list[Task]]:
+        """The jobs, as many at once as the budget has places for: all of them where it counts none."""
+        left = list(jobs)
+        while left:
+            group: list[Task] = []
+            with contextlib.ExitStack() as held:
+                for task in left:
+                    # The first waits; a further one that finds no place waits for this group to end, not for itself.
+                    stop = _no_place if group else self.progress.check
+                    with contextlib.suppress(_NoPlace):
+                        held.enter_context(self.budget.slot(host=task.host, datastore=task.datastore, stop=stop))
+                        group.append(task)
+                left = [task for task in left if task not in group]
+                yield group
 
-    def _source(self, w: Wanted) -> Source:
-        source: Source
-        if w.facts is not None:
-            if self.params["transport"] == "file":
-                raise BadInput("A VM's disk is read from vCenter: transport is https or auto.", step="read the options")
-            source = sources.open_https(self.session, w.facts, stop=self.progress.check, patience=self.params["patience"])
-        else:
-            if self.params["transport"] == "https":
-                raise BadInput("A local source is read as a file: transport is file or auto.", step="read the options")
-            path = self.params["source"]
-            source = vmdk_reader.open_disk(path) if _named_vmdk(path) else FileSource(path)
-        self.stack.callback(source.close)
-        return source
+    def _outside(self, jobs: Sequence[Task]) -> float:
+        return 0.0
 
-    def _sink(self, w: Wanted) -> tuple[FileSink, volumes.AttachedVolume | None]:
-        if not w.dest.get("volume"):
-            sink = FileSink(w.dest["path"], w.capacity)
-            self.stack.callback(sink.close)
-            return sink, None
-        attachment = volumes.attach(
-            self.conn, w.dest["volume"], state_dir=self.folder, root_helper=self.params["root_helper"], take_over=self.params["take_over"]
-        )
-        self.stack.callback(attachment.detach)
-        if attachment.size < w.capacity:
-            raise BadInput(
-                f"The volume has {attachment.size} bytes, the disk {w.capacity}.", code="target_too_small", step="attach the volume"
-            )
-        sink = FileSink(attachment.path, w.capacity, resize=False)
-        sink.identity = w.target
-        self.stack.callback(sink.close)
-        return sink, attachment
-
-    def _ledger_path(self, w: Wanted) -> str:
-        return os.path.join(self.folder, "ledgers", ledgers.file_name(self.source_id or "file", w.key, w.target))
-
-    @staticmethod
-    def _still_ours(attached: list[tuple[Wanted, volumes.AttachedVolume, engine.Job]]) -> None:
-        """Raise when another host has taken a volume over: its attachment is the lease, and deleting it does not stop us."""
-        for w, volume, _job in attached:
-            try:
-                ours = volume.still_ours()
-            except ServerError:
-                continue  # Cinder is away: that says nothing about the lease; it is asked again in a few seconds
-            if not ours:
-                raise Busy(
-                    "The volume was taken over by another host while it was being written.",
-                    disk=w.label,
-                    step="write",
-                    volume=volume.volume_id,
-                )
-
-    # -- what is known ------------------------------------------------------------------------------------------
-
-    def _state_of(self, source: Source) -> str:
-        return hashlib.sha256(source.identity.encode()).hexdigest()[:32]
-
-    def _already(self, w: Wanted, source: Source) -> dict[str, Any] | None:
-        """The row of a volume that says itself that it holds this state of the source; None where work is to be done."""
-        if not w.dest.get("volume"):
-            return None
-        volume = volumes.get_volume(self.conn, w.dest["volume"])
-        known = volume.get("metadata") or {}
-        if volume["size"] * volumes.GIB < w.capacity:
-            raise BadInput(
-                f"The volume has {volume['size']} GiB, the disk {w.capacity} bytes.", code="target_too_small", step="look at the volume"
-            )
-        theirs = known.get(SOURCE), known.get(DISK_KEY)
-        if None not in theirs and theirs != (self.source_id or w.key, w.key):
-            raise Busy(
-                "The volume holds another VM's disk.", step="look at the volume", said=f"{SOURCE}={theirs[0]} {DISK_KEY}={theirs[1]}"
-            )
-        if known.get(STATE) != "complete" or known.get(SOURCE_STATE) != self._state_of(source):
-            return None
-        if self.params["mode"] == "full" or self.params["verify"] == "full" and volume["status"] == "available":
-            return None
-        result = engine.Result(w.label, w.capacity, mode="none", digest=known.get(DIGEST, ""))
-        return self._row(w, result.as_dict(), None)
-
-    def _predict(self, w: Wanted, source: Source) -> dict[str, Any]:
-        """What a run would do, for check mode; nothing is opened for writing."""
-        data = sum(e.length for e in source.extents() if e.kind == Kind.DATA)
-        result = engine.Result(w.label, w.capacity, changed=True)
-        path, resumed = self._ledger_path(w), 0
-        if os.path.exists(path):
-            ledger = ledgers.Ledger(path, w.capacity)
-            with contextlib.closing(ledger):
-                same = ledger.fact("source") == source.identity
-                if same and ledger.fact("state") == "complete" and self.params["mode"] != "full" and self._unaltered(w, ledger):
-                    result.changed, result.mode, result.digest = False, "none", ledger.fact("digest", "")
-                elif same:
-                    resumed = sum(
-                        ledger.digests.length_of(c) for c in range(ledger.chunks) if ledger.state(c) in (ledgers.ZERO, ledgers.DATA)
-                    )
-        row = self._row(w, result.as_dict(), None)
-        row["bytes_to_read"] = max(0, data - resumed) if result.changed else 0
-        return row
-
-    def _unaltered(self, w: Wanted, ledger: ledgers.Ledger) -> bool:
-        try:
-            info = os.stat(w.dest["path"])
-        except OSError:
-            return False
-        return bool(ledger.fact("stamp") == f"{info.st_size}:{info.st_mtime_ns}")
-
-    # -- results ------------------------------------------------------------------------------------------------
-
-    def _row(self, w: Wanted, row: dict[str, Any], job: engine.Job | None) -> dict[str, Any]:
+    def _row(self, w: Wanted, row: dict[str, Any], way: str, target: Target | None) -> dict[str, Any]:
         row["key"] = w.key
         row["dest"] = {k: v for k, v in w.dest.items() if v}
-        row["transport"] = "https" if w.facts is not None else "file"
-        row["change_id"] = None
-        if job is not None and self.params.get("checksum") == "sha256":
-            row["sha256"] = _sha256(job.sink, w.capacity, self.progress, w.label)
+        row["transport"] = way
+        row.setdefault("change_id", None)
+        if target is not None and target.adopted:
+            row["adopted"] = target.adopted
+        if target is not None and row.get("digest") and self.params.get("checksum") == "sha256":
+            row["sha256"] = _sha256(target.sink, w.capacity, self.progress, w.label)
         return row
 
-    def _finish_volume(self, w: Wanted, volume: volumes.AttachedVolume, job: engine.Job) -> None:
-        volumes.set_metadata(
-            self.conn,
-            volume.volume_id,
-            {STATE: "complete", DIGEST: job.result.digest, SOURCE_STATE: self._state_of(job.source)},
+
+class _FileCopy(_Copy):
+    """A local file, or any NBD export."""
+
+    def __init__(self, params: Mapping[str, Any], stack: contextlib.ExitStack, progress: Progress) -> None:
+        super().__init__(params, stack, progress, "")
+
+    def run(self, w: Wanted, check: bool) -> dict[str, Any]:
+        if self.params.get("snapshot"):
+            raise BadInput("A snapshot belongs to a VM: snapshot needs vm.", step="read the options")
+        try:
+            way = "nbd" if w.nbd else "file"
+            if self.params["transport"] not in ("auto", way):
+                raise BadInput(f"This source is read by {way}: transport is {way} or auto.", step="read the options")
+            source = open_nbd(w.nbd, self.params, self.progress) if w.nbd else open_file(w.key)
+            self.stack.callback(source.close)
+            w = w.sized(source.capacity)
+            known, status = self.targets.said_by_volume(w)
+            row = _already(w, known, status, self.params, source)
+            if row is None and check:
+                row = predict(w, source, self.targets.ledger_path(w), self.params)
+            if row is not None:
+                row = self._row(w, row, way, None)
+                return {"changed": row["changed"], "disks": [row]}
+            target = self.targets.open(w, known)
+            throttle = self.budget.throttle(host=None, datastore=None, stop=self.progress.check)
+            job = engine.Job(
+                w.label, source, target.sink, target.ledger, unit=self.params["chunk_size"], throttle=throttle, mode=self.params["mode"]
+            )
+            row = self._copy([Task(target, job, way)])[0]
+            self.targets.commit(target, digest=job.result.digest, change_id=None, final=state_of(source))
+        except FerryError as e:
+            e.add(disk=w.label)
+            raise
+        return {"changed": row["changed"], "disks": [row]}
+
+
+class _Job(engine.Job):
+    """A job that keeps in the ledger at which snapshot its disk is read: by the names of the disk's files, and by the snapshot's
+    time, a later run sees that the VM was reverted in between."""
+
+    at: Mapping[str, Any] = {}
+
+    def prepare(self) -> bool:
+        todo = super().prepare()
+        # Only now, after what is to be done stands in the ledger: a kill in between finds the old facts, and distrusts again.
+        self.ledger.set(**self.at)
+        return todo
+
+
+class _VmCopy(_Copy):
+    """Disks of a VM."""
+
+    def __init__(
+        self, params: Mapping[str, Any], stack: contextlib.ExitStack, progress: Progress, session: Any, ref: find.VmRef, vm: dict[str, Any]
+    ) -> None:
+        super().__init__(params, stack, progress, str(vm["instance_uuid"] or vm["moref"]))
+        self.session = session
+        self.ref = ref
+        self.vm = vm
+        self.off = vm["power"] == "off"
+        self.opener = Opener(session, ref, vm, params, stack, progress)
+
+    def run(self, wanted: list[Wanted], check: bool) -> dict[str, Any]:
+        rows: dict[str, dict[str, Any]] = {}
+        left: list[tuple[Wanted, ways.Way, Mapping[str, str]]] = []
+        as_it_is: dict[str, Source] = {}
+        for w in wanted:
+            with _of_disk(w):
+                disk = _facts(w)
+                way = ways.choose(self.params["transport"], disk, nbd=bool(w.nbd or self.params.get("vddk")))
+                known, status = self.targets.said_by_volume(w)
+                row = None
+                if self.off and self.params.get("snapshot") is None and way.name == "https":
+                    as_it_is[w.key] = self.opener.https(disk)
+                    row = _already(w, known, status, self.params, as_it_is[w.key])
+                    if row is None and self._unchanged(w, as_it_is[w.key]):
+                        row = predict(w, as_it_is[w.key], self.targets.ledger_path(w), self.params)
+                if row is not None:
+                    rows[w.key] = self._row(w, row, way.name, None)
+                else:
+                    left.append((w, way, known))
+        remarks: list[str] = []
+        if left and check:
+            for w, way, _known in left:
+                with _of_disk(w):
+                    row = predict(w, as_it_is.get(w.key), self.targets.ledger_path(w), self.params)
+                    rows[w.key] = self._row(w, row, way.name, None)
+        elif left:
+            opened = []
+            for w, way, known in left:
+                with _of_disk(w):
+                    opened.append((self.targets.open(w, known), way))
+            remarks = self._copy_all(opened, as_it_is, rows)
+        found = [rows[w.key] for w in wanted]
+        return {"changed": any(r["changed"] for r in found), "disks": found, "remarks": remarks}
+
+    def _unchanged(self, w: Wanted, source: Source) -> bool:
+        """Whether the ledger says that the target holds this very state: then no snapshot is needed to find that out."""
+        if self.params["verify"] == "full" or self.params["mode"] == "full" or w.dest.get("volume"):
+            return False
+        row = predict(w, source, self.targets.ledger_path(w), self.params)
+        return not row["changed"]
+
+    def _needs_snapshot(self, opened: Sequence[tuple[Target, ways.Way]]) -> bool:
+        if not self.off or self.params.get("snapshot") is not None:
+            return True
+        # Off, but copied before with its changes tracked: the areas since then can be asked for at a snapshot. It also keeps the
+        # bytes still where somebody powers the VM on in the middle.
+        return bool(self.vm["change_tracking"]) and any(t.ledger.fact("planned") for t, _way in opened)
+
+    def _copy_all(
+        self, opened: list[tuple[Target, ways.Way]], as_it_is: Mapping[str, Source], rows: dict[str, dict[str, Any]]
+    ) -> list[str]:
+        if not self._needs_snapshot(opened):
+            jobs = []
+            for target, way in opened:
+                source = as_it_is.get(target.wanted.key) or self.opener.open(way, target.wanted, _facts(target.wanted), None)
+                jobs.append(self._task(target, source, None, way))
+            for task, row in zip(jobs, self._copy(jobs), strict=True):
+                rows[task.target.wanted.key] = row
+                self.targets.commit(task.target, digest=task.job.result.digest, change_id=None, final=state_of(task.job.source))
+            return []
+        if self.vm["power"] == "suspended":
+            raise BadInput("The VM is suspended: what its memory holds is not on its disks.", code="vm_suspended", step="look at the VM")
+        reading = [t.ledger.fact("snapshot") for t, _way in opened if t.ledger.fact("state") == "copying"]
+        with frozen(
+            self.session,
+            self.ref,
+            self.vm,
+            self.progress,
+            named=self.params.get("snapshot"),
+            quiesce=self.params["quiesce"],
+            folder=self.targets.folder,
+            reuse=[str(r) for r in reading if r] if not self.vm["change_tracking"] else (),
+            dead=self.targets.dead,
+            bad_builds=self.params.get("bad_builds") or (),
+        ) as moment:
+            done = False
+            try:
+                jobs = [self._job_at(moment, target, way) for target, way in opened]
+                found = self._copy(jobs)
+                done = True
+            finally:
+                self.opener.let_go(done=done)
+        final = self.off and self.params.get("snapshot") is None
+        for task, row in zip(jobs, found, strict=True):
+            target = task.target
+            rows[target.wanted.key] = row
+            state = None
+            if final:
+                state = self._still(target, as_it_is.get(target.wanted.key)) or state_of(task.job.source)
+            self.targets.commit(target, digest=task.job.result.digest, change_id=row["change_id"], final=state)
+        return moment.remarks
+
+    def _job_at(self, moment: Moment, target: Target, way: ways.Way) -> Task:
+        w = target.wanted
+        with _of_disk(w):
+            disk = moment.disk(_facts(w))
+            if disk.capacity != w.capacity:
+                raise BadInput(
+                    f"The disk had {disk.capacity} bytes when the snapshot was taken, now it has {w.capacity}.",
+                    code="resized",
+                    step="read the snapshot's disks",
+                    next_command="take a new snapshot, or leave the option snapshot out",
+                )
+            tracking = moment.tracking(disk, _reverted(target.ledger.fact("chain"), disk.chain), target.ledger.fact("taken"))
+            source = self.opener.open(way, w, disk, moment)
+            at: dict[str, Any] = {}
+            if moment.snapshot is not None:
+                at = {"chain": list(disk.chain), "taken": moment.snapshot.created, "snapshot": moment.snapshot.moref}
+            return self._task(target, source, tracking, way, at)
+
+    def _task(self, target: Target, source: Source, tracking: Tracking | None, way: ways.Way, at: Mapping[str, Any] | None = None) -> Task:
+        host, datastore = self.vm["host"], _facts(target.wanted).datastore
+        job = _Job(
+            target.wanted.label,
+            source,
+            target.sink,
+            target.ledger,
+            unit=self.params["chunk_size"],
+            tracking=tracking,
+            throttle=self.budget.throttle(host=host, datastore=datastore, stop=self.progress.check),
+            mode=self.params["mode"],
         )
+        job.at = at or {}
+        return Task(target, job, way.name, host, datastore)
+
+    def _outside(self, jobs: Sequence[Task]) -> float:
+        """At the last copy, and where what is allocated was taken from a hint, a sample of the rest is compared."""
+        hinted = any(t.job.tracking and t.job.tracking.allocated and not t.target.ledger.fact("planned") for t in jobs)
+        return OUTSIDE_AT_CUTOVER if self.off or hinted else 0.0
+
+    def _still(self, target: Target, before: Source | None) -> str | None:
+        """The state of the VM's disk without a snapshot, where it is what it was before ours: the next run then needs none."""
+        if before is None:
+            return None
+        with contextlib.suppress(FerryError):
+            vm = guest.read_vms(self.session, [self.ref])[0]
+            disk = next((d for d in vm["disks"] if str(d.key) == target.wanted.key), None)
+            if vm["power"] == "off" and disk is not None:
+                now = self.opener.https(disk)
+                if now.identity == before.identity:
+                    target.ledger.set(source=now.identity)
+                    return state_of(now)
+        return None
 
 
-def _named_vmdk(path: str) -> bool:
-    """Whether C(path) is to be read as a VMDK. By its name, never by its content: that of a raw disk is the guest's to write."""
-    name = os.path.basename(path).lower()
-    return name.endswith(".vmdk") and not name.endswith(("-flat.vmdk", "-rdmp.vmdk"))
+@contextlib.contextmanager
+def _of_disk(w: Wanted) -> Any:
+    try:
+        yield
+    except FerryError as e:
+        e.add(disk=w.label)
+        raise
+
+
+def _facts(w: Wanted) -> Any:
+    if w.facts is None:
+        raise BadInput("Not a disk of a VM.", disk=w.label)
+    return w.facts
+
+
+def _reverted(kept: Sequence[str] | None, now: Sequence[str]) -> str | None:
+    """Why the files of the disk say that its history was changed; None where they are the old ones, or the old ones below new deltas."""
+    if not kept or list(now[-len(kept) :]) == list(kept):
+        return None
+    return "The disk's files are others than at the last copy: the VM was reverted to a snapshot, or snapshots were removed."
+
+
+def _already(w: Wanted, known: Mapping[str, str], status: str, params: Mapping[str, Any], source: Source) -> dict[str, Any] | None:
+    """The row of a volume that says itself that it holds this state of the source; None where work is to be done."""
+    if known.get(STATE) != "complete" or known.get(SOURCE_STATE) != state_of(source):
+        return None
+    if params["mode"] == "full" or params["verify"] == "full" and status == "available":
+        return None
+    row = engine.Result(w.label, w.capacity, mode="none", digest=known.get(DIGEST, "")).as_dict()
+    return {**row, "change_id": known.get(CHANGE_ID) or None}
 
 
 def _sha256(sink: Any, capacity: int, progress: Progress, label: str) -> str:
@@ -323,10 +386,11 @@ def _sha256(sink: Any, capacity: int, progress: Progress, label: str) -> str:
     total = hashlib.sha256()
     step = 4 << 20
     zeroes = bytes(step)
+    hole = getattr(sink, "is_hole", None)
     for at in range(0, capacity, step):
         length = min(step, capacity - at)
         progress.update(label, "sha256", at, capacity)
         progress.check()
-        total.update(memoryview(zeroes)[:length] if sink.is_hole(at, length) else sink.read(at, length))
+        total.update(memoryview(zeroes)[:length] if hole is not None and hole(at, length) else sink.read(at, length))
     progress.finish(label)
     return total.hexdigest()

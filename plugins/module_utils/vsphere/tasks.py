@@ -12,6 +12,7 @@ from typing import Any, Callable
 from ..errors import ServerError
 from .client import Session, fault_name, fault_text
 from .properties import of_objects
+from .steady import steadily
 
 #: Seconds between two looks.
 POLL = 1.0
@@ -25,20 +26,26 @@ def wait_task(
     step: str,
     timeout: float = 600.0,
     progress: Callable[[int], None] | None = None,
+    patience: float = 0.0,
+    stop: Callable[[], None] | None = None,
 ) -> Any:
     """Wait until the task C(task) is over and return its result.
 
     :param timeout: seconds; the task itself goes on after that, vCenter has it.
     :param progress: gets the percentage whenever it changes.
-    :raises ServerError: code task (details.fault: the fault's name) or timeout.
+    :param patience: seconds for which a vCenter that is away is asked again.
+    :param stop: is called between two looks and raises where the waiting is to end; the task goes on.
+    :raises ServerError: code task (details.fault: the fault's name; details.gone where vCenter has forgotten the task) or timeout.
     """
     paths = {"Task": ("info.state", "info.error", "info.progress", "info.result")}
     end = time.monotonic() + timeout
     pause, shown = 0.05, -1
     while True:
-        rows = of_objects(session, [task], paths, step=step)
+        if stop is not None:
+            stop()
+        rows = steadily(lambda: of_objects(session, [task], paths, step=step), patience=patience, stop=stop)
         if not rows:
-            raise ServerError("The task is gone from vCenter before it said how it ended.", code="task", vm=vm, step=step)
+            raise ServerError("The task is gone from vCenter before it said how it ended.", code="task", vm=vm, step=step, gone=True)
         props = rows[0].props
         state = str(props.get("info.state", ""))
         if state == "success":

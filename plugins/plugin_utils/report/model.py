@@ -12,7 +12,7 @@ import re
 from dataclasses import dataclass, field
 from typing import Any, Iterable, Mapping, Sequence
 
-STATES = ("migrated", "mended", "unchanged", "failed")
+STATES = ("migrated", "precopied", "mended", "unchanged", "failed")
 #: No text from outside is longer than this in the report.
 MAX_TEXT = 4000
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
@@ -49,6 +49,34 @@ class Disk:
 
 
 @dataclass
+class CycleRow:
+    """One cycle of precopying; rates in bytes per second."""
+
+    number: int
+    mode: str = ""
+    changed_bytes: int = 0
+    bytes_written: int = 0
+    churn: float = 0.0
+    throughput: float = 0.0
+    seconds: float = 0.0
+    predicted: float | None = None
+
+
+@dataclass
+class Downtime:
+    """How long a machine that moved warm was away, and what had been said before, in seconds."""
+
+    seconds: float
+    shutdown: float = 0.0
+    copy: float = 0.0
+    predicted: float | None = None
+    budget: float | None = None
+    changed_bytes: int = 0
+    outside_checked: int = 0
+    outside_wrong: int = 0
+
+
+@dataclass
 class Vm:
     """What was done for one VM."""
 
@@ -61,6 +89,8 @@ class Vm:
     disks: list[Disk] = field(default_factory=list)
     drift: list[str] = field(default_factory=list)
     errors: list[dict[str, Any]] = field(default_factory=list)
+    cycles: list[CycleRow] = field(default_factory=list)
+    downtime: Downtime | None = None
 
 
 @dataclass
@@ -149,6 +179,34 @@ def _disk(row: Mapping[str, Any], n: int) -> Disk:
     )
 
 
+def _cycle(row: Mapping[str, Any], n: int) -> CycleRow:
+    return CycleRow(
+        number=int(number(row.get("cycle"))) or n,
+        mode=text(row.get("mode")),
+        changed_bytes=int(number(row.get("changed_bytes"))),
+        bytes_written=int(number(row.get("bytes_written"))),
+        churn=number(row.get("churn")),
+        throughput=number(row.get("throughput")),
+        seconds=number(row.get("seconds")),
+        predicted=number(row.get("predicted_downtime")) or None,
+    )
+
+
+def _downtime(row: Any) -> Downtime | None:
+    if not isinstance(row, Mapping):
+        return None
+    return Downtime(
+        seconds=number(row.get("seconds")),
+        shutdown=number(row.get("shutdown")),
+        copy=number(row.get("copy")),
+        predicted=number(row.get("predicted")) or None,
+        budget=number(row.get("budget")) or None,
+        changed_bytes=int(number(row.get("changed_bytes"))),
+        outside_checked=int(number(row.get("outside_checked"))),
+        outside_wrong=int(number(row.get("outside_wrong"))),
+    )
+
+
 def _error(value: Any) -> dict[str, Any]:
     """An error as a dictionary with C(message), and C(next_command) and the other facts where they are known."""
     if not isinstance(value, Mapping):
@@ -207,6 +265,8 @@ def vms_of(results: Any) -> list[Vm]:
                 disks=[_disk(d, i + 1) for i, d in enumerate(disks)],
                 drift=[_drift(d) for d in _list(row.get("drift"))],
                 errors=[_error(e) for e in _list(row.get("errors"))],
+                cycles=[_cycle(c, i + 1) for i, c in enumerate(_list(row.get("cycles"))) if isinstance(c, Mapping)],
+                downtime=_downtime(row.get("downtime")),
             )
         )
     if problems:

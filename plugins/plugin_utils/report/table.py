@@ -24,6 +24,23 @@ def result_of(vm: Vm, disk: Disk | None) -> str:
     return ", ".join(words)
 
 
+def warm(vm: Vm) -> str:
+    """C(4 cycles while it ran; away for 21.3 s (20.1 s predicted, 60.0 s allowed), 12.0 MiB of it copied, 40 chunks outside compared)."""
+    parts = [f"{len(vm.cycles)} cycle{'' if len(vm.cycles) == 1 else 's'} while it ran"] if vm.cycles else []
+    if vm.downtime is not None:
+        away = vm.downtime
+        told = [f"{duration(away.predicted)} predicted"] if away.predicted is not None else []
+        told += [f"{duration(away.budget)} allowed"] if away.budget is not None else []
+        differed = f", {away.outside_wrong} of them differed" if away.outside_wrong else ""
+        parts.append(
+            f"away for {duration(away.seconds)}"
+            + (f" ({', '.join(told)})" if told else "")
+            + f", {size(away.changed_bytes)} copied meanwhile"
+            f" and {away.outside_checked} chunks outside compared{differed}"
+        )
+    return "; ".join(parts)
+
+
 def short(name: str) -> str:
     """The first eight characters of a UUID, the end of a path: enough to recognize it; the page and the JSON have all of it."""
     name = name.rpartition("/")[2] if name.startswith("/") else name
@@ -79,6 +96,8 @@ def render(vms: Sequence[Vm], totals: Totals, title: str, written: Mapping[str, 
             out.append(f"  {printable(vm.name, 40)}: {printable(error['message'], 1000)}")
             if error.get("next_command"):
                 out.append(f"    next: {printable(error['next_command'], 1000)}")
+        if vm.downtime is not None or vm.cycles:
+            out.append(f"  {printable(vm.name, 40)}: {warm(vm)}")
         for change in vm.drift:
             out.append(f"  {printable(vm.name, 40)}: {printable(change, 300)}")
     out += _files(written)

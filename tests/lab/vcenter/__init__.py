@@ -15,6 +15,7 @@ import shutil
 import subprocess
 import sys
 import urllib.error
+import urllib.parse
 import urllib.request
 from pathlib import Path
 from typing import Any
@@ -160,17 +161,21 @@ class VCenter:
             "FERRY_VCENTER_CONTROL": self.control,
         }
 
-    def _call(self, method: str, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
-        request = urllib.request.Request(self.control + path, method=method)
+    def _raw(self, method: str, path: str, body: bytes | None = None, kind: str = "application/octet-stream") -> bytes:
+        request = urllib.request.Request(self.control + path, data=body, method=method)
         if body is not None:
-            request.data = json.dumps(body).encode()
-            request.add_header("Content-Type", "application/json")
+            request.add_header("Content-Type", kind)
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
         try:
-            with opener.open(request, timeout=10) as response:
-                answer: dict[str, Any] = json.load(response)
+            with opener.open(request, timeout=60) as response:
+                return bytes(response.read())
         except urllib.error.HTTPError as e:
             raise LabError(f"{method} {path}: {e.code} {e.read().decode('utf-8', 'replace').strip()}") from e
+
+    def _call(self, method: str, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
+        answer: dict[str, Any] = json.loads(
+            self._raw(method, path, None if body is None else json.dumps(body).encode(), "application/json")
+        )
         return answer
 
     def get(self, path: str) -> dict[str, Any]:
@@ -181,7 +186,41 @@ class VCenter:
         """Make something go wrong: see GET /faults for the kinds."""
         return self._call("POST", "/faults", {"kind": kind, **options})
 
+    def switch(self, name: str, value: str | float, vm: str = "", disk: int = 0) -> dict[str, Any]:
+        """Set a switch (README.md has their names), for all VMs or one, all disks or one (its key); "" takes it away."""
+        return self._call("POST", "/switches", {"name": name, "value": str(value), "vm": vm, "disk": disk})
+
+    def post(self, path: str, **query: str | int) -> dict[str, Any]:
+        """POST of the control port without a body."""
+        return self._call("POST", f"{path}?{urllib.parse.urlencode(query)}")
+
+    def ask(self, path: str, **query: str | int) -> dict[str, Any]:
+        """GET of the control port with a query: /guest, /snapshots."""
+        return self._call("GET", f"{path}?{urllib.parse.urlencode(query)}")
+
+    def write(self, vm: str, disk: int, offset: int, data: bytes) -> int:
+        """Write to a running VM's disk as its guest does (whole sectors); gives the number of the write. LabError: it does not run."""
+        query = urllib.parse.urlencode({"vm": vm, "disk": disk, "offset": offset})
+        return int(json.loads(self._raw("POST", f"/guest/write?{query}", data))["count"])
+
+    def disk(self, vm: str, disk: int, snapshot: str = "") -> bytes:
+        """The bytes of a disk at a snapshot (its name or MoRef), or now."""
+        return self._raw("GET", f"/guest/disk?{urllib.parse.urlencode({'vm': vm, 'disk': disk, 'snapshot': snapshot})}")
+
+    def sha256(self, vm: str, disk: int, snapshot: str = "") -> str:
+        """The SHA-256 of the same, in hexadecimal."""
+        return str(self.ask("/guest/disk", vm=vm, disk=disk, snapshot=snapshot, hash="sha256")["sha256"])
+
+    def snapshots(self, vm: str) -> list[dict[str, Any]]:
+        """What each snapshot of a VM froze, the oldest first: moref, name, sequence, disks (key, files, local, writes, change_id)."""
+        return list(self.ask("/snapshots", vm=vm)["snapshots"])
+
+    def restart(self, seconds: float = 1.0) -> None:
+        """As a restart of vCenter: sessions and connections end, and none is taken for some seconds."""
+        self._call("POST", f"/restart?seconds={seconds}")
+
     def clear(self) -> None:
-        """Remove all faults and set the statistics to zero."""
+        """Remove all faults and switches and set the statistics to zero."""
         self._call("DELETE", "/faults")
+        self._call("DELETE", "/switches")
         self._call("DELETE", "/stats")

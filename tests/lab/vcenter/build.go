@@ -14,6 +14,8 @@ import (
 	"path/filepath"
 	"sort"
 	"strings"
+	"sync"
+	"sync/atomic"
 
 	"github.com/vmware/govmomi/object"
 	"github.com/vmware/govmomi/simulator"
@@ -43,6 +45,14 @@ type Lab struct {
 	locks    *Locks
 	faults   *Faults
 	stats    *Stats
+	switches Switches
+
+	guestsMu  sync.Mutex
+	guests    map[types.ManagedObjectReference]*Guest
+	conns     connections
+	leases    Leases
+	tasks     atomic.Int64 // numbers of tasks, and of snapshots
+	snapshots atomic.Int64
 }
 
 // DatastoreState is a datastore of the model and the folder that holds its files.
@@ -80,7 +90,7 @@ func NewLab(c *Config) (*Lab, error) {
 		config: c, service: m.Service,
 		hosts: map[string]*object.HostSystem{}, pools: map[string]*object.ResourcePool{}, datastores: map[string]*DatastoreState{},
 		vms: map[types.ManagedObjectReference]*VMState{}, vmFolders: map[string]*object.Folder{}, fields: map[string]int32{},
-		faults: NewFaults(), locks: NewLocks(), stats: NewStats(),
+		faults: NewFaults(), locks: NewLocks(), stats: NewStats(), guests: map[types.ManagedObjectReference]*Guest{},
 	}
 	// Simulator.Authenticate compares with exactly this user and password; anything else is InvalidLogin.
 	l.service.Listen = &url.URL{Scheme: "https", Host: c.Listen, Path: vim25.Path, User: url.UserPassword(c.User, c.Password)}
@@ -139,6 +149,13 @@ func (l *Lab) buildHosts(ctx context.Context) error {
 			}
 		}
 		l.hosts[name], l.pools[name] = h, pool
+		p, ok := m.ESXi[name]
+		if !ok {
+			p, ok = m.ESXi["*"]
+		}
+		if ok {
+			l.setProduct(name, p)
+		}
 		return nil
 	}
 	for _, c := range m.Clusters {
@@ -320,12 +337,16 @@ func (l *Lab) refreshDatastore(s *DatastoreState) {
 			if b.Datastore == nil || *b.Datastore != s.Ref {
 				continue
 			}
-			size := d.CapacityInBytes
-			if b.ThinProvisioned != nil && *b.ThinProvisioned {
-				size = allocated(flatName(l.localPath(b.FileName)))
-				promised += d.CapacityInBytes - size
+			for ; b != nil; b = b.Parent {
+				size := d.CapacityInBytes
+				if b.Parent != nil || b.ThinProvisioned != nil && *b.ThinProvisioned {
+					size = allocated(l.localPath(backingExtent(b)))
+				}
+				if b.Parent == nil {
+					promised += d.CapacityInBytes - size
+				}
+				used += size
 			}
-			used += size
 		}
 	}
 	free := max(s.Model.Capacity-used, 0)

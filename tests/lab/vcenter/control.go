@@ -89,7 +89,7 @@ func (l *Lab) Front() http.Handler {
 	mux.HandleFunc("/sdk/vimServiceVersions.xml", l.service.ServiceVersions)
 	mux.HandleFunc("/about", l.service.About)
 	mux.HandleFunc("/guestFile/", simulator.ServeGuest)
-	mux.HandleFunc("/nfc/", simulator.ServeNFC)
+	mux.HandleFunc("/nfc/", l.NFC)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch {
 		case r.URL.Path == "/folder" || strings.HasPrefix(r.URL.Path, "/folder/"):
@@ -180,6 +180,25 @@ func (l *Lab) Control() http.Handler {
 		}
 		answer(w, fault)
 	})
+	mux.HandleFunc("GET /switches", func(w http.ResponseWriter, _ *http.Request) {
+		answer(w, map[string]any{"names": switchNames, "switches": l.switches.List()})
+	})
+	mux.HandleFunc("DELETE /switches", func(w http.ResponseWriter, _ *http.Request) { l.switches.Clear(); answer(w, map[string]any{}) })
+	mux.HandleFunc("POST /switches", func(w http.ResponseWriter, r *http.Request) {
+		var x Switch
+		d := json.NewDecoder(http.MaxBytesReader(w, r.Body, 1<<20))
+		d.DisallowUnknownFields()
+		err := d.Decode(&x)
+		if err == nil {
+			err = l.switches.Set(x)
+		}
+		if err != nil {
+			http.Error(w, err.Error(), http.StatusBadRequest)
+			return
+		}
+		answer(w, x)
+	})
+	l.guestRoutes(mux)
 	return mux
 }
 
@@ -211,10 +230,10 @@ func (l *Lab) state() map[string]any {
 			}
 			for _, d := range flatDisks(m.Config.Hardware.Device) {
 				b := d.Backing.(*types.VirtualDiskFlatVer2BackingInfo)
-				x.Disks = append(x.Disks, disk{d.Key, d.DeviceInfo.GetDescription().Label, b.FileName, d.CapacityInBytes, flatName(l.localPath(b.FileName))})
+				x.Disks = append(x.Disks, disk{d.Key, d.DeviceInfo.GetDescription().Label, b.FileName, d.CapacityInBytes, l.localPath(backingExtent(b))})
 			}
 			vms = append(vms, x)
 		})
 	}
-	return map[string]any{"ready": true, "datacenter": l.config.Model.Datacenter, "vms": vms, "faults": l.faults.List()}
+	return map[string]any{"ready": true, "datacenter": l.config.Model.Datacenter, "vms": vms, "faults": l.faults.List(), "switches": l.switches.List()}
 }

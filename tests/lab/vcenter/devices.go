@@ -10,6 +10,7 @@ import (
 	"path"
 	"reflect"
 	"slices"
+	"strings"
 
 	"github.com/vmware/govmomi/simulator"
 	"github.com/vmware/govmomi/vim25/mo"
@@ -145,7 +146,7 @@ func (l *Lab) addDevices(vm *simulator.VirtualMachine, v *VM) error {
 		}
 		devices = append(devices, disk)
 		attach(ckey, disk.Key)
-		ds := *disk.Backing.(*types.VirtualDiskFlatVer2BackingInfo).Datastore
+		ds := *disk.Backing.(types.BaseVirtualDeviceFileBackingInfo).GetVirtualDeviceFileBackingInfo().Datastore
 		if simulator.FindReference(vm.Datastore, ds) == nil {
 			vm.Datastore = append(vm.Datastore, ds)
 			store := l.service.Context.Map.Get(ds).(*simulator.Datastore)
@@ -194,7 +195,7 @@ func (l *Lab) disk(v *VM, i int, kind controllerKind, controller int32) (*types.
 		d.UUID = fixedUUID(fmt.Sprintf("disk:%s:%d", v.UUID, i))
 	}
 	unit := d.Unit
-	return &types.VirtualDisk{
+	disk := &types.VirtualDisk{
 		VirtualDevice: types.VirtualDevice{
 			Key: kind.diskKey + d.Bus*kind.perBus + unit, ControllerKey: controller, UnitNumber: &unit,
 			DeviceInfo: &types.Description{Label: fmt.Sprintf("Hard disk %d", i+1), Summary: thousands(d.Capacity/1024) + " KB"},
@@ -211,7 +212,24 @@ func (l *Lab) disk(v *VM, i int, kind controllerKind, controller int32) (*types.
 		StorageIOAllocation:        &types.StorageIOAllocationInfo{Limit: types.NewInt64(-1), Shares: &types.SharesInfo{Shares: 1000, Level: types.SharesLevelNormal}, Reservation: types.NewInt32(0)},
 		DiskObjectId:               fmt.Sprintf("1-%d", kind.diskKey+d.Bus*kind.perBus+unit),
 		NativeUnmanagedLinkedClone: types.NewBool(false),
-	}, nil
+	}
+	if d.RDM != "" {
+		disk.Backing = rawMapping(d, disk.Backing.(*types.VirtualDiskFlatVer2BackingInfo))
+	}
+	return disk, nil
+}
+
+// rawMapping: reference: VirtualDiskRawDiskMappingVer1BackingInfo (compatibilityMode: physicalMode or virtualMode, lunUuid, deviceName).
+func rawMapping(d *Disk, like *types.VirtualDiskFlatVer2BackingInfo) *types.VirtualDiskRawDiskMappingVer1BackingInfo {
+	b := &types.VirtualDiskRawDiskMappingVer1BackingInfo{
+		VirtualDeviceFileBackingInfo: like.VirtualDeviceFileBackingInfo, LunUuid: "0200000000" + strings.ReplaceAll(d.UUID, "-", ""),
+		DeviceName: "vml.0200000000" + strings.ReplaceAll(d.UUID, "-", ""), CompatibilityMode: d.RDM + "Mode", DiskMode: d.Mode, Uuid: like.Uuid,
+		Sharing: string(types.VirtualDiskSharingSharingNone),
+	}
+	if d.RDM == "physical" {
+		b.DiskMode = "independent_persistent"
+	}
+	return b
 }
 
 func (l *Lab) nic(vm *simulator.VirtualMachine, i int, n NIC) (types.BaseVirtualDevice, error) {

@@ -31,16 +31,22 @@ type Fault struct {
 }
 
 var faultKinds = map[string]string{
-	"folder_cut":     "the connection breaks after after_bytes bytes",
-	"folder_status":  "status (and retry_after) instead of the file",
-	"folder_delay":   "delay_ms before the answer",
-	"folder_short":   "a 206 of after_bytes bytes although more were asked for",
-	"folder_etag":    "another ETag, as if the file had changed",
-	"session_expire": "every session ends: now, or with match when that path is asked for",
-	"soap_down":      "status (503) for every SOAP request",
-	"soap_delay":     "delay_ms before a SOAP method (match)",
-	"soap_fault":     "fault (a type's name) from a SOAP method (match)",
-	"shutdown_hang":  "ShutdownGuest of the VM (match) has no effect",
+	"folder_cut":           "the connection breaks after after_bytes bytes",
+	"folder_status":        "status (and retry_after) instead of the file",
+	"folder_delay":         "delay_ms before the answer",
+	"folder_short":         "a 206 of after_bytes bytes although more were asked for",
+	"folder_etag":          "another ETag, as if the file had changed",
+	"session_expire":       "every session ends: now, or with match when that path is asked for",
+	"soap_down":            "status (503) for every SOAP request",
+	"soap_delay":           "delay_ms before a SOAP method (match)",
+	"soap_fault":           "fault (a type's name) from a SOAP method (match)",
+	"shutdown_hang":        "ShutdownGuest of the VM (match) has no effect",
+	"snapshot_create_fail": "CreateSnapshot of the VM (match) ends with fault (SnapshotFault)",
+	"snapshot_remove_fail": "RemoveSnapshot of the VM (match) ends with fault (SnapshotFault), and the snapshot stays",
+	"consolidate_fail":     "the consolidation of the VM (match) ends with fault (FileLocked): consolidationNeeded",
+	"quiesce_fail":         "a quiesced snapshot of the VM (match) ends with fault (ApplicationQuiesceFault)",
+	"nfc_error":            "a lease of the VM (match) ends with fault (HostConnectFault) before it is ready",
+	"cbt_file_fault":       "QueryChangedDiskAreas of the VM (match) answers FileFault",
 }
 
 type Faults struct {

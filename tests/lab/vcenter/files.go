@@ -12,6 +12,7 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -274,7 +275,7 @@ func vmxUUID(id string) string {
 func (l *Lab) topFiles(devices []types.BaseVirtualDevice) (files []string) {
 	for _, d := range flatDisks(devices) {
 		b := d.Backing.(*types.VirtualDiskFlatVer2BackingInfo)
-		files = append(files, flatName(l.localPath(b.FileName)))
+		files = append(files, l.localPath(backingExtent(b)))
 	}
 	return files
 }
@@ -298,6 +299,9 @@ func (l *Lab) fixStorage(vm *mo.VirtualMachine) {
 	thin := map[string]int64{} // extent to its disk's capacity
 	for _, d := range flatDisks(vm.Config.Hardware.Device) {
 		b := d.Backing.(*types.VirtualDiskFlatVer2BackingInfo)
+		for ; b.Parent != nil; b = b.Parent {
+			thin[backingExtent(b)] = 0
+		}
 		if b.ThinProvisioned != nil && *b.ThinProvisioned {
 			thin[flatName(b.FileName)] = d.CapacityInBytes
 		}
@@ -321,7 +325,7 @@ func (l *Lab) fixStorage(vm *mo.VirtualMachine) {
 		if capacity, ok := thin[f.Name]; ok {
 			f.Size = allocated(l.localPath(f.Name))
 			f.UniqueSize = f.Size
-			u.Uncommitted += capacity - f.Size
+			u.Uncommitted += max(capacity-f.Size, 0)
 		}
 		u.Committed += f.Size
 		u.Unshared += f.Size
@@ -343,7 +347,20 @@ func (l *Lab) fixStorage(vm *mo.VirtualMachine) {
 
 // RefreshStorageInfo is the simulator's, with true sizes. Reference: VirtualMachine.RefreshStorageInfo.
 func (v *VirtualMachine) RefreshStorageInfo(ctx *simulator.Context, req *types.RefreshStorageInfo) soap.HasFault {
-	res := v.VirtualMachine.RefreshStorageInfo(ctx, req)
+	res := refreshStorage(ctx, v.VirtualMachine, req)
 	v.lab.fixStorage(&v.VirtualMachine.VirtualMachine)
 	return res
+}
+
+// refreshStorage hides raw device mappings from the simulator, which takes every disk for a flat one. The caller holds the VM's lock.
+func refreshStorage(ctx *simulator.Context, vm *simulator.VirtualMachine, req *types.RefreshStorageInfo) soap.HasFault {
+	all := vm.Config.Hardware.Device
+	vm.Config.Hardware.Device = slices.DeleteFunc(slices.Clone(all), raw)
+	defer func() { vm.Config.Hardware.Device = all }()
+	return vm.RefreshStorageInfo(ctx, req)
+}
+
+func raw(d types.BaseVirtualDevice) bool {
+	_, found := d.GetVirtualDevice().Backing.(*types.VirtualDiskRawDiskMappingVer1BackingInfo)
+	return found
 }

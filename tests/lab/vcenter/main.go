@@ -103,7 +103,7 @@ func run(path string) error {
 	// Full TLS records from the first byte: a lab that is slow to serve would blur what is measured of its clients.
 	https := &tls.Config{Certificates: []tls.Certificate{cert}, MinVersion: tls.VersionTLS12, NextProtos: []string{"http/1.1"}, DynamicRecordSizingDisabled: true}
 	servers := []*http.Server{
-		{Handler: lab.Front(), TLSConfig: https, ReadHeaderTimeout: 30 * time.Second},
+		{Handler: lab.Front(), TLSConfig: https, ReadHeaderTimeout: 30 * time.Second, ConnState: lab.conns.follow},
 		{Handler: lab.Control(), ReadHeaderTimeout: 30 * time.Second},
 	}
 	failed := make(chan error, 2)

@@ -7,19 +7,26 @@ package main
 // Model is the inventory as tests/lab/model.py has checked it and filled in its defaults: sizes are bytes, paths are
 // absolute, times are seconds. See tests/lab/README.md for the file that a person writes.
 type Model struct {
-	Datacenter      string      `json:"datacenter"`
-	Clusters        []Cluster   `json:"clusters"`
-	StandaloneHosts []string    `json:"standalone_hosts"`
-	Networks        []Network   `json:"networks"`
-	Datastores      []Datastore `json:"datastores"`
-	VMs             []VM        `json:"vms"`
-	Bulk            *Bulk       `json:"bulk"`
-	Behaviour       Behaviour   `json:"behaviour"`
+	Datacenter      string             `json:"datacenter"`
+	Clusters        []Cluster          `json:"clusters"`
+	StandaloneHosts []string           `json:"standalone_hosts"`
+	Networks        []Network          `json:"networks"`
+	Datastores      []Datastore        `json:"datastores"`
+	VMs             []VM               `json:"vms"`
+	Bulk            *Bulk              `json:"bulk"`
+	Behaviour       Behaviour          `json:"behaviour"`
+	ESXi            map[string]Product `json:"esxi"` // by host; "*" for the others
 }
 
 type Cluster struct {
 	Name  string   `json:"name"`
 	Hosts []string `json:"hosts"`
+}
+
+// Product is what an ESXi host says it is.
+type Product struct {
+	Version string `json:"version"` // 7.0.3
+	Build   string `json:"build"`
 }
 
 type Network struct {
@@ -30,6 +37,7 @@ type Network struct {
 type Datastore struct {
 	Name     string   `json:"name"`
 	Type     string   `json:"type"` // VMFS, NFS, NFS41, vsan, VVOL
+	VMFS     int      `json:"vmfs"` // version, 6 or 5
 	Capacity int64    `json:"capacity"`
 	Free     *int64   `json:"free"` // absent: capacity less what the VMs occupy
 	Hosts    []string `json:"hosts"`
@@ -72,6 +80,7 @@ type Disk struct {
 	UUID         string `json:"uuid"`
 	Datastore    string `json:"datastore"` // empty: the VM's
 	Mode         string `json:"mode"`
+	RDM          string `json:"rdm"` // physical, virtual: a raw device mapping, without bytes
 }
 
 type NIC struct {

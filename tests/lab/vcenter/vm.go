@@ -135,7 +135,7 @@ func (l *Lab) buildVM(ctx context.Context, v *VM) error {
 	if err = l.writeFiles(vm, v); err != nil {
 		return err
 	}
-	vm.RefreshStorageInfo(l.context(), &types.RefreshStorageInfo{This: vm.Self})
+	refreshStorage(l.context(), vm, &types.RefreshStorageInfo{This: vm.Self})
 	l.fixStorage(&vm.VirtualMachine)
 	full := v.GuestFullName
 	if full == "" {
@@ -151,6 +151,14 @@ func (l *Lab) buildVM(ctx context.Context, v *VM) error {
 	vm.Capability.ChangeTrackingSupported = types.NewBool(true)
 	l.fixEnums(vm)
 	l.setPower(vm, v)
+	if v.CBT {
+		g, err := l.guest(&vm.VirtualMachine)
+		if err != nil {
+			return err
+		}
+		l.stun(vm, g)
+		l.configure(l.context(), &vm.VirtualMachine, g)
+	}
 	if v.Template {
 		vm.Config.Template, vm.Summary.Config.Template, vm.ResourcePool = true, true, nil
 	}

@@ -91,6 +91,8 @@ func (w *Wrappers) Handle(ctx *simulator.Context, c *simulator.Method) (mo.Refer
 	case *simulator.VirtualMachine:
 		w.lab.fixEnums(o)
 		registry.Put(&VirtualMachine{VirtualMachine: o, lab: w.lab})
+	case *simulator.VirtualMachineSnapshot:
+		registry.Put(&VirtualMachineSnapshot{VirtualMachineSnapshot: o, lab: w.lab})
 	case *simulator.Datastore:
 		registry.Put(&StoredDatastore{Datastore: o, lab: w.lab})
 	default:
@@ -138,15 +140,16 @@ func taskName(name string) string {
 // RemoveObject implements simulator.RegisterObject: no session may go on seeing an object that is gone. SessionManager.Logout
 // comes here with its session's registry locked, for views and filters: those are none of ours.
 func (w *Wrappers) RemoveObject(ctx *simulator.Context, ref types.ManagedObjectReference) {
-	if ref.Type != "VirtualMachine" && ref.Type != "Datastore" {
+	if ref.Type != "VirtualMachine" && ref.Type != "Datastore" && ref.Type != "VirtualMachineSnapshot" {
 		return
 	}
 	w.lab.locks.Set(ref, nil)
+	w.lab.forget(ref)
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	for r := range w.sessions {
 		switch r.Get(ref).(type) {
-		case *VirtualMachine, *StoredDatastore:
+		case *VirtualMachine, *VirtualMachineSnapshot, *StoredDatastore:
 			r.Remove(ctx, ref)
 		}
 	}
@@ -154,6 +157,9 @@ func (w *Wrappers) RemoveObject(ctx *simulator.Context, ref types.ManagedObjectR
 
 // UpdateObject implements simulator.RegisterObject.
 func (w *Wrappers) UpdateObject(ctx *simulator.Context, obj mo.Reference, changes []types.PropertyChange) {
+	if task, ok := obj.(*mo.Task); ok {
+		describeError(task)
+	}
 	vm, ok := obj.(*mo.VirtualMachine)
 	if !ok {
 		return
@@ -167,6 +173,7 @@ func (w *Wrappers) UpdateObject(ctx *simulator.Context, obj mo.Reference, change
 	for _, c := range changes {
 		if c.Name == "runtime.powerState" {
 			w.lab.powerChanged(ctx, vm)
+			w.lab.disksFollow(ctx, vm)
 			break
 		}
 	}

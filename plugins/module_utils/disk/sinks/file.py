@@ -25,6 +25,11 @@ _libc = ctypes.CDLL(ctypes.util.find_library("c"), use_errno=True)
 _libc.fallocate.argtypes = [ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64]
 
 
+def punch_hole(fd: int, offset: int, length: int) -> bool:
+    """Give a range of a file back to the file system, so that it reads as zeroes; False where that is not to be had."""
+    return bool(_libc.fallocate(fd, _PUNCH_HOLE_KEEP_SIZE, offset, length) == 0)
+
+
 class FileSink:
     """C(path) as a disk of C(capacity) bytes. A regular file is made (mode 0600) or, where it exists, given that size.
 
@@ -93,7 +98,7 @@ class FileSink:
 
     def zero(self, offset: int, length: int) -> None:
         if self.regular:
-            if _libc.fallocate(self._fd, _PUNCH_HOLE_KEEP_SIZE, offset, length) == 0:
+            if punch_hole(self._fd, offset, length):
                 return
         else:
             try:

@@ -10,6 +10,7 @@ C(https://HOST/folder/PATH?dcPath=DATACENTER&dsName=DATASTORE), authorized by th
 
 from __future__ import annotations
 
+import hashlib
 import http.client
 import random
 import re
@@ -41,6 +42,27 @@ class Endpoint:
     timeout: float = 60.0
     #: Seconds for which a server that fails or is away is asked again before the read fails.
     patience: float = 30.0
+    #: Of the server's certificate (SHA-1 or SHA-256, hexadecimal, with or without colons), looked at before anything is sent.
+    thumbprint: str | None = None
+
+
+class _Connection(http.client.HTTPSConnection):
+    """A connection to a server that is known by its certificate."""
+
+    thumbprint: str | None = None
+
+    def connect(self) -> None:
+        super().connect()
+        if self.thumbprint is None:
+            return
+        wanted = self.thumbprint.replace(":", "").lower()
+        shown = self.sock.getpeercert(binary_form=True) or b""
+        digest = {40: hashlib.sha1, 64: hashlib.sha256}.get(len(wanted))
+        if digest is None or digest(shown).hexdigest() != wanted:
+            self.close()
+            raise SourceError(
+                "The server shows another certificate than vCenter says it has.", step="connect", said=f"{self.host}, wanted {wanted[:64]}"
+            )
 
 
 class RemoteFile:
@@ -64,7 +86,8 @@ class RemoteFile:
         found: http.client.HTTPSConnection | None = getattr(self._local, "connection", None)
         if found is None:
             e = self.endpoint
-            found = http.client.HTTPSConnection(e.host, e.port, timeout=e.timeout, context=e.context)
+            found = made = _Connection(e.host, e.port, timeout=e.timeout, context=e.context)
+            made.thumbprint = e.thumbprint
             self._local.connection = found
             with self._lock:
                 self._all.append(found)
@@ -159,6 +182,18 @@ class RemoteFile:
 
         return bytes(self._ask("GET", "read the descriptor", {}, take))
 
+    def open(self) -> Body:
+        """The whole file, once, from its begin. What cuts it is an error of its C(read): a stream cannot be taken up again."""
+
+        def take(answer: http.client.HTTPResponse) -> Body:
+            if answer.status != 200:
+                self._drop()
+                raise self._error("The server answered a part of the file, not the whole.", "open the stream", answer.status)
+            return Body(answer, self.name, self._stop)
+
+        body: Body = self._ask("GET", "open the stream", {}, take)
+        return body
+
     def read(self, offset: int, length: int) -> bytearray:
         """Exactly C(length) bytes from C(offset). Another range, another size or another ETag is an error, never data."""
         wanted = f"bytes {offset}-{offset + length - 1}/"
@@ -200,6 +235,45 @@ class RemoteFile:
             for connection in self._all:
                 connection.close()
             self._all.clear()
+
+
+class Body:
+    """The body of an answer, to be read once. Its end is believed only where the server said that it comes there."""
+
+    def __init__(self, answer: http.client.HTTPResponse, name: str, stop: Callable[[], None]) -> None:
+        self._answer = answer
+        self._name = name
+        self._stop = stop
+        said = answer.getheader("Content-Length", "")
+        #: Bytes that are to come; None where the server does not say (chunked).
+        self.length = int(said) if re.fullmatch(r"\d{1,18}", said) else None
+        self.position = 0
+
+    def read(self, size: int) -> bytes:
+        """At most C(size) bytes; b"" at the end."""
+        self._stop()
+        try:
+            data = self._answer.read(size)
+        except _TRANSIENT as fault:
+            raise self._cut(fault) from fault
+        self.position += len(data)
+        if not data and size and self.length is not None and self.position < self.length:
+            raise self._cut(f"{self.length - self.position} bytes are missing")
+        return data
+
+    def _cut(self, said: object) -> SourceError:
+        return SourceError(
+            f"The stream was cut after {self.position} bytes.",
+            code="stream_cut",
+            disk=self._name,
+            step="read the stream",
+            said=said,
+            next_command="run the same command again: the stream is read anew, and only what differs is written",
+        )
+
+    def close(self) -> None:
+        """Close the connection too, where something is left in it."""
+        self._answer.close()
 
 
 class HttpsSource:

@@ -81,6 +81,13 @@ def test_other_units() -> None:
     assert "MB/s" not in text
 
 
+def test_what_vcenter_does_to_snapshots_is_percent_and_no_bytes() -> None:
+    facts = {"state": "running", "phase": "consolidate", "done": 40, "total": 100, "rate": 12.0, "left": 5.0}
+    line = lines.running_line("db01", "db01", facts)
+    assert " 40.0%" in line and line.endswith("00:00:05 left  consolidate") and " B" not in line
+    assert lines.final_line("db01", "db01", {**facts, "state": "done", "seconds": 0.3}).endswith("done  snapshot taken and removed")
+
+
 def test_final_lines() -> None:
     done = {**RUNNING, "state": "done", "done": 41 << 20, "total": 41 << 20, "skipped": 40 << 20, "seconds": 2.0}
     assert lines.final_line("db01", "Hard disk 2", done) == (

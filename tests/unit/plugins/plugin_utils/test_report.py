@@ -92,7 +92,7 @@ class Page(HTMLParser):
 def test_totals() -> None:
     _vms, totals = make(vm(disks=[disk(), disk("b", repaired=2)]), vm("x", "failed", disks=[], server=None))
     assert (totals.vms, totals.disks, totals.capacity, totals.repaired) == (2, 2, 4 * GIB, 2)
-    assert totals.states == {"migrated": 1, "mended": 0, "unchanged": 0, "failed": 1}
+    assert totals.states == {"migrated": 1, "precopied": 0, "mended": 0, "unchanged": 0, "failed": 1}
     assert totals.rate == pytest.approx(GIB / 4)
 
 
@@ -225,3 +225,30 @@ def test_file_is_replaced_at_once(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="directory"):
         page.write(str(folder), "x")
     assert sorted(os.listdir(tmp_path)) == ["new", "taken.html"]
+
+
+def warm(**facts: Any) -> dict[str, Any]:
+    cycles = [
+        {"cycle": 1, "mode": "full", "bytes_written": GIB, "seconds": 40.0, "throughput": 250_000_000, "churn": None},
+        {"cycle": 2, "mode": "incremental", "changed_bytes": 41 << 20, "churn": 1_100_000, "seconds": 5.5, "predicted_downtime": 21.4},
+    ]
+    downtime = {"seconds": "20.3", "shutdown": 9.9, "copy": 4.0, "predicted": 21.4, "budget": 60, "changed_bytes": 6 << 20}
+    return vm("db01", strategy="warm", cycles=cycles, downtime={**downtime, "outside_checked": 21, "outside_wrong": 0}, **facts)
+
+
+def test_a_warm_migration_tells_its_cycles_and_its_downtime() -> None:
+    words = html(warm(), vm("web01"))
+    assert "Copied while it ran" in words and "1.1 MB/s" in words and "21.4 s" in words
+    assert "<b>20.3 s</b>, 21.4 s predicted, 01:00:00 allowed" not in words and "<b>20.3 s</b>, 21.4 s predicted, 00:01:00 allowed" in words
+    assert "21 chunks outside the changed areas compared with the source, 0 differed" in words
+    line = next(x for x in table.render(*make(warm()), "Wave").splitlines() if "cycles" in x)
+    assert line == (
+        "  db01: 2 cycles while it ran; away for 20.3 s (21.4 s predicted, 00:01:00 allowed), 6.0 MiB copied meanwhile"
+        " and 21 chunks outside compared"
+    )
+
+
+def test_one_that_was_only_precopied_has_no_downtime() -> None:
+    row = warm(state="precopied", server=None) | {"downtime": None}
+    assert "away for" not in html(row) and "precopied" in html(row)
+    assert "2 cycles while it ran" in table.render(*make(row), "Wave")

@@ -1,0 +1,56 @@
+# Copyright (c) 2026, ferry.vmware contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Which chunks a sample looks at: the same for the same run, others in the next one, until all had their turn."""
+
+from __future__ import annotations
+
+import random
+from typing import Iterator
+
+from .digest import SEGMENT
+from .ledger import BASE, DATA, DIRTY, OLD, ZERO, Ledger
+
+
+def clean(state: int) -> bool:
+    """Whether the chunk has a digest that the source should have, too, if nothing in it changed."""
+    return state & BASE in (ZERO, DATA) and not state & (OLD | DIRTY)
+
+
+def zero(state: int) -> bool:
+    """Whether the chunk is clean and all zeroes."""
+    return state == ZERO
+
+
+def choose(ledger: Ledger, share: float, generation: int, *, zeroes_only: bool = False) -> Iterator[int]:
+    """C(share) (0 to 1) of the chunks that are clean, at least one, spread over the disk.
+
+    Each segment's chunks are shuffled, always in the same way, and each C(generation) goes on in that order where the one
+    before stopped: after 1 / C(share) runs every chunk has been looked at.
+    """
+    if share <= 0:
+        return
+    fits = zero if zeroes_only else clean
+    name = f"{ledger.fact('disk', '')}:{ledger.capacity}"
+    carry = 1 - 1e-9
+    for number in range(-(-ledger.chunks // SEGMENT)):
+        first = number * SEGMENT
+        states = ledger.states(first, min(SEGMENT, ledger.chunks - first))
+        candidates = sum(map(fits, states))
+        wanted = min(share, 1.0) * candidates + carry
+        count = min(candidates, int(wanted))
+        carry = wanted - int(wanted)
+        if not count:
+            continue
+        order = list(range(len(states)))
+        random.Random(f"{name}:{number}").shuffle(order)
+        start = int(generation * share * len(order)) % len(order)
+        chosen = []
+        for i in range(len(order)):
+            chunk = order[(start + i) % len(order)]
+            if fits(states[chunk]):
+                chosen.append(first + chunk)
+                if len(chosen) == count:
+                    break
+        yield from sorted(chosen)

@@ -1,0 +1,54 @@
+# Copyright (c) 2026, ferry.vmware contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""What a copy would do, for check mode: nothing is opened for writing, and no snapshot is taken."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from typing import Any, Mapping
+
+from ..disk import ledger as ledgers
+from ..disk.copy import Result
+from ..disk.model import Kind, Source
+from .wanted import Wanted
+
+
+def predict(w: Wanted, source: Source | None, ledger_path: str, params: Mapping[str, Any]) -> dict[str, Any]:
+    """The row of a disk, with C(bytes_to_read) (at most; None where only a snapshot's changed areas would tell).
+
+    :param source: None where it can only be opened at a snapshot.
+    """
+    result = Result(w.label, w.capacity, changed=True)
+    to_read: int | None = w.capacity
+    if source is not None:
+        to_read = sum(e.length for e in source.extents() if e.kind == Kind.DATA)
+    if os.path.exists(ledger_path):
+        ledger = ledgers.Ledger(ledger_path, w.capacity)
+        with contextlib.closing(ledger):
+            same = source is not None and ledger.fact("source") == source.identity
+            if same and ledger.fact("state") == "complete" and params["mode"] != "full" and _unaltered(w, ledger):
+                result.changed, result.mode, result.digest = False, "none", ledger.fact("digest", "")
+                result.change_id = ledger.fact("change_id")
+                to_read = 0
+            elif ledger.fact("planned") and params["mode"] != "full":
+                result.mode = "incremental"
+                to_read = None
+            elif same and to_read is not None:
+                states = ledger.states(0, ledger.chunks)
+                done = sum(ledger.digests.length_of(c) for c, state in enumerate(states) if state in (ledgers.ZERO, ledgers.DATA))
+                to_read = max(0, to_read - done)
+    return {**result.as_dict(), "bytes_to_read": to_read}
+
+
+def _unaltered(w: Wanted, ledger: ledgers.Ledger) -> bool:
+    """Whether the file is as the last copy left it."""
+    if w.dest.get("volume"):
+        return False  # a volume tells by its own metadata
+    try:
+        info = os.stat(w.dest["path"])
+    except OSError:
+        return False
+    return bool(ledger.fact("stamp") == f"{info.st_size}:{info.st_mtime_ns}")

@@ -1,0 +1,203 @@
+# Copyright (c) 2026, ferry.vmware contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Where the disks go: files, devices and volumes, with the ledger of each, and what a volume says of itself."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+from dataclasses import dataclass
+from typing import Any, Mapping
+
+from ..disk import ledger as ledgers
+from ..disk import takeover
+from ..disk.model import Sink, Source
+from ..disk.progress import Progress
+from ..disk.sinks.file import FileSink
+from ..disk.sinks.vmdk import VmdkSink
+from ..errors import BadInput, Busy, ServerError
+from ..openstack_cloud import client as openstack_client
+from ..openstack_cloud import volumes
+from ..vsphere import snapshot_tag
+from .wanted import Wanted
+
+#: Metadata of a volume. With them a second host, or a run without the ledger, goes on: what stands there (CHANGE_ID, DIGEST,
+#: as of the end of the last pass; PASS: whether one is under way), whose it is, and where the ledger with the chunks' digests lies (LEDGER: host and file).
+STATE, DIGEST, SOURCE, SOURCE_STATE, DISK_KEY = "ferry_state", "ferry_digest", "ferry_source", "ferry_source_state", "ferry_disk"
+CHANGE_ID, GENERATION, LEDGER, PASS = "ferry_change_id", "ferry_generation", "ferry_ledger", "ferry_pass"
+#: Cinder refuses longer values.
+_LONGEST = 255
+
+
+def state_dir(ledger: str | None) -> str:
+    """The folder of ledgers, locks and mounts on this machine; C(ledger) or the user's state folder (XDG base directories)."""
+    if ledger:
+        return os.path.abspath(os.path.expanduser(ledger))
+    base = os.environ.get("XDG_STATE_HOME") or os.path.expanduser("~/.local/state")
+    return os.path.join(base, "ferry")
+
+
+def state_of(source: Source) -> str:
+    """The state of a source as a volume's metadata keeps it."""
+    return hashlib.sha256(source.identity.encode()).hexdigest()[:32]
+
+
+@dataclass
+class Target:
+    """One target, open for writing. C(volume): where it is one."""
+
+    wanted: Wanted
+    ledger: ledgers.Ledger
+    sink: Sink
+    volume: volumes.AttachedVolume | None
+    #: The digests were made anew from the bytes on the target: "" (no need), "proven" (they agree with its metadata) or "assumed".
+    adopted: str = ""
+
+
+class Targets:
+    """Opens targets; everything is closed, detached and released by C(stack)."""
+
+    def __init__(self, params: Mapping[str, Any], stack: contextlib.ExitStack, progress: Progress, source_id: str) -> None:
+        self.params = params
+        self.stack = stack
+        self.progress = progress
+        self.source_id = source_id
+        self.folder = state_dir(params.get("ledger"))
+        self._conn: Any = None
+        self._open: list[Target] = []
+        #: Machines that wrote to the volumes whose lease is ours now: what they left at the source is nobody's.
+        self.dead: set[str] = set()
+
+    @property
+    def conn(self) -> Any:
+        if self._conn is None:
+            # validate_certs and ca_path are vCenter's here; OpenStack's are in clouds.yaml or ca_cert.
+            self._conn = openstack_client.connect({**self.params, "validate_certs": None})
+            self.stack.callback(self._conn.close)
+        return self._conn
+
+    def ledger_path(self, w: Wanted) -> str:
+        return os.path.join(self.folder, "ledgers", ledgers.file_name(self.source_id or "file", w.key, w.target))
+
+    # -- what a volume says of itself -----------------------------------------------------------------------------
+
+    def said_by_volume(self, w: Wanted) -> tuple[dict[str, str], str]:
+        """(metadata, status) of the target where it is a volume, else ({}, "").
+
+        :raises BadInput: it is smaller than the disk.
+        :raises Busy: it holds another VM's disk.
+        """
+        if not w.dest.get("volume"):
+            return {}, ""
+        volume = volumes.get_volume(self.conn, w.dest["volume"])
+        known: dict[str, str] = dict(volume.get("metadata") or {})
+        if volume["size"] * volumes.GIB < w.capacity:
+            raise BadInput(
+                f"The volume has {volume['size']} GiB, the disk {w.capacity} bytes.", code="target_too_small", step="look at the volume"
+            )
+        theirs = known.get(SOURCE), known.get(DISK_KEY)
+        if None not in theirs and theirs != (self.source_id or w.key, w.key):
+            raise Busy(
+                "The volume holds another VM's disk.", step="look at the volume", said=f"{SOURCE}={theirs[0]} {DISK_KEY}={theirs[1]}"
+            )
+        return known, str(volume["status"])
+
+    # -- opening ---------------------------------------------------------------------------------------------------
+
+    def open(self, w: Wanted, known: Mapping[str, str]) -> Target:
+        """Take the ledger's lease and open the target.
+
+        :param known: the volume's metadata.
+        """
+        new = not os.path.exists(self.ledger_path(w))
+        ledger = ledgers.Ledger(self.ledger_path(w), w.capacity)
+        self.stack.callback(ledger.close)
+        if self.params["mode"] == "full" and ledger.fact("state") == "complete":
+            ledger.forget()
+        sink, volume = self._sink(w)
+        target = Target(w, ledger, sink, volume)
+        self._open.append(target)
+        if volume is not None and known.get(LEDGER):
+            self.dead.add(known[LEDGER].partition(":")[0])
+        if new and self.params["mode"] != "full" and known.get(DIGEST) and known.get(SOURCE) is not None:
+            target.adopted = self._adopt(target, known)
+        return target
+
+    def _sink(self, w: Wanted) -> tuple[Sink, volumes.AttachedVolume | None]:
+        sink: Sink
+        if not w.dest.get("volume"):
+            path = os.path.abspath(w.dest["path"])
+            sink = FileSink(path, w.capacity) if w.format == "raw" else VmdkSink(path, w.capacity, w.format)
+            self.stack.callback(sink.close)
+            return sink, None
+        attachment = volumes.attach(
+            self.conn, w.dest["volume"], state_dir=self.folder, root_helper=self.params["root_helper"], take_over=self.params["take_over"]
+        )
+        self.stack.callback(attachment.detach)
+        if attachment.size < w.capacity:
+            raise BadInput(
+                f"The volume has {attachment.size} bytes, the disk {w.capacity}.", code="target_too_small", step="attach the volume"
+            )
+        raw = FileSink(attachment.path, w.capacity, resize=False)
+        raw.identity = w.target
+        self.stack.callback(raw.close)
+        return raw, attachment
+
+    def _adopt(self, t: Target, known: Mapping[str, str]) -> str:
+        """Make the lost ledger anew from what stands on the target (design, section 4: take-over)."""
+        found = takeover.adopt(
+            t.ledger,
+            t.sink,
+            digest=known[DIGEST],
+            change_id=known.get(CHANGE_ID) or None,
+            # a pass was under way: that the digest differs says nothing then, and what it wrote lies among the changes since
+            believe=known.get(PASS) == "open",
+            disk=t.wanted.label,
+            watcher=self.progress,
+        )
+        return "proven" if found.equal else "assumed"
+
+    # -- the lease, and what is said at the target -----------------------------------------------------------------
+
+    def still_ours(self) -> None:
+        """Raise when another host has taken a volume over: its attachment is the lease, and deleting it does not stop us."""
+        for t in self._open:
+            if t.volume is None:
+                continue
+            try:
+                ours = t.volume.still_ours()
+            except ServerError:
+                continue  # Cinder is away: that says nothing about the lease; it is asked again in a few seconds
+            if not ours:
+                raise Busy(
+                    "The volume was taken over by another host while it was being written.",
+                    disk=t.wanted.label,
+                    step="write",
+                    volume=t.volume.volume_id,
+                )
+
+    def begin(self, t: Target) -> None:
+        """Say at the volume that it is being written."""
+        if t.volume is not None:
+            said = {STATE: "copying", PASS: "open", SOURCE: self.source_id or t.wanted.key, DISK_KEY: t.wanted.key}
+            volumes.set_metadata(
+                self.conn,
+                t.volume.volume_id,
+                {**said, LEDGER: f"{snapshot_tag.host_name()}:{self.ledger_path(t.wanted)}"[:_LONGEST]},
+                unset=(SOURCE_STATE,),
+            )
+
+    def commit(self, t: Target, *, digest: str, change_id: str | None, final: str | None) -> None:
+        """Say at the volume what it holds now.
+
+        :param final: the state of the source (state_of) where the volume holds all of it, None where the VM runs on.
+        """
+        if t.volume is None:
+            return
+        said = {DIGEST: digest, PASS: "done", CHANGE_ID: change_id or "", GENERATION: str(t.ledger.fact("generation", 0))}
+        if final is not None:
+            said = {**said, STATE: "complete", SOURCE_STATE: final}
+        volumes.set_metadata(self.conn, t.volume.volume_id, said)
