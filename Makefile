@@ -52,6 +52,11 @@ test-slow: venv collections stage ## Unit tests that take longer: whole playbook
 	@$(STEP) unit-slow env -C $(STAGE) PYTHONPATH=$(COLLECTIONS) $(BIN)/python -m pytest -m slow -n 2 \
 	  $(if $(findstring tests/,$(ARGS)),,tests/unit) $(ARGS)
 
+.PHONY: test-kills
+test-kills: venv stage ## Copies killed between any two steps and run again: FERRY_KILL_RUNS histories (200) from FERRY_KILL_SEED (0) on
+	@$(STEP) kills env -C $(STAGE) PYTHONPATH=$(COLLECTIONS) FERRY_KILL_RUNS=$${FERRY_KILL_RUNS:-200} $(BIN)/python -m pytest -n 2 \
+	  tests/unit/plugins/module_utils/disk/test_kills.py $(ARGS)
+
 .PHONY: fuzz
 fuzz: venv stage ## Damage VMDKs at length: FERRY_FUZZ_COUNT mutations (50,000) from FERRY_FUZZ_SEED on; failures go to build/fuzz
 	@mkdir -p build/fuzz
@@ -221,4 +226,4 @@ need-install need-openstack need-disks need-lint:
 need-lab:
 	@$(PYTHON) tools/require_system.py install openstack disks
 need-test:
-	@$(PYTHON) tools/require_system.py install openstack disks tests lint
+	@$(PYTHON) tools/require_system.py install openstack disks nbd tests lint

@@ -36,6 +36,7 @@ from typing import Any
 TOP = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(TOP))
 
+from tests.lab import model as lab_model  # noqa: E402 - the checkout is not on the path before
 from tests.lab.vcenter import writer  # noqa: E402 - the checkout is not on the path before
 
 BUILD = TOP / "build"
@@ -106,9 +107,13 @@ def control(path: str, **query: str) -> Any:
 @contextmanager
 def busy_guest() -> Iterator[None]:
     """The guest of db01 writes until it is shut down; where it is off already, nobody writes."""
-    if not control("/guest", vm=BUSY)["running"]:
+    guest = control("/guest", vm=BUSY)
+    if not guest["running"]:
         yield
         return
+    if not guest["count"]:  # a new lab: what an older one's guest wrote is of no more use
+        for old in logs():
+            old.unlink()
     log = OUT / f"writes-{len(logs()):03d}.jsonl"
     command = [sys.executable, "-m", "tests.lab.vcenter.writer", "--vm", BUSY, "--seed", str(len(logs()) + 1), "--rate", str(RATE)]
     process = subprocess.Popen([*command, "--log", str(log)], cwd=TOP, env=lab_environment(), stdout=subprocess.DEVNULL)
@@ -121,7 +126,7 @@ def busy_guest() -> Iterator[None]:
 
 
 def logs() -> list[Path]:
-    """The logs of what the guest wrote, the oldest first; a new lab begins anew."""
+    """The logs of what the guest wrote, the oldest first."""
     return sorted(OUT.glob("writes-*.jsonl"))
 
 
@@ -131,8 +136,10 @@ def replayed(image: Path, key: int, length: int) -> str:
     shutil.copyfile(image, scratch)
     scratch.chmod(0o600)
     try:
-        for log in logs():
-            writer.replay(scratch, log, disk=key)
+        for log, following in zip(logs(), [*logs()[1:], None], strict=True):
+            # One that was stopped from outside does not know which write was its last; the one after it does.
+            upto = writer.read_log(following)[0][0].seq - 1 if following else None
+            writer.replay(scratch, log, upto, disk=key)
         return sha256(scratch, length)
     finally:
         scratch.unlink()
@@ -152,18 +159,20 @@ def sha256(path: Path, length: int) -> str:
 
 
 def prove(report: dict[str, Any]) -> dict[str, Any]:
-    """Compare each volume with the file on the datastore; the content of result.json."""
-    with urllib.request.urlopen(lab_environment()["FERRY_VCENTER_CONTROL"] + "/state", timeout=30) as answer:
-        state = json.load(answer)
-    flat = {(vm["name"], d["label"]): Path(d["local"]) for vm in state["vms"] for d in vm["disks"]}
+    """Compare each volume with the disk at its source; the content of result.json."""
+    keys = {(vm["name"], d["label"]): int(d["key"]) for vm in control("/state")["vms"] for d in vm["disks"]}
+    images = {vm["name"]: [Path(d["path"]) for d in vm["disks"]] for vm in lab_model.load(MODEL)["vms"]}
     volumes = LAB / "openstack" / "cinder" / "export"
     before = {vm["name"]: vm for vm in json.loads((OUT / "result.json").read_text())["vms"]} if (OUT / "result.json").exists() else {}
 
-    def disk(vm: str, row: dict[str, Any]) -> dict[str, Any]:
-        source, target = flat[vm, row["label"]], volumes / f"volume-{row['volume_id']}"
+    def disk(vm: str, index: int, row: dict[str, Any]) -> dict[str, Any]:
+        key, target = keys[vm, row["label"]], volumes / f"volume-{row['volume_id']}"
         with ThreadPoolExecutor(2) as pool:
-            ours, theirs = pool.map(lambda path: sha256(path, row["capacity"]), (source, target))
-        return {
+            source = pool.submit(control, "/guest/disk", vm=vm, disk=str(key), hash="sha256")
+            theirs = sha256(target, row["capacity"])
+            ours = str(source.result()["sha256"])
+        more = {"replayed_sha256": replayed(images[vm][index], key, row["capacity"])} if vm == BUSY else {}
+        return more | {
             "label": row["label"],
             "volume_id": row["volume_id"],
             "capacity": row["capacity"],
@@ -181,26 +190,42 @@ def prove(report: dict[str, Any]) -> dict[str, Any]:
             "server_id": (result.get("server") or {}).get("id"),
             "seconds": result["seconds"],
             "state": result["state"],
-            "disks": [disk(result["name"], row) for row in result["disks"]],
+            "strategy": result.get("strategy", "cold"),
+            "cycles": result.get("cycles") or [],
+            "downtime": result.get("downtime"),
+            "disks": [disk(result["name"], i, row) for i, row in enumerate(result["disks"])],
         }
+        if result["name"] == BUSY:
+            entry["writes"] = sum(len(writer.read_log(log)[0]) for log in logs())
         known = before.get(result["name"])
         if result["state"] == "unchanged" and known and known["server_id"] == entry["server_id"]:
             # Nothing was copied this time: the figures of the run that copied it stay, the proof is today's.
-            entry["seconds"] = known["seconds"]
+            entry.update({k: known.get(k) for k in ("seconds", "strategy", "cycles", "downtime")})
             figures = {d["volume_id"]: d for d in known["disks"]}
             for row in entry["disks"]:
                 row.update({k: v for k, v in figures.get(row["volume_id"], {}).items() if k.startswith("bytes_")})
         vms.append(entry)
-    return {"equal": all(d["source_sha256"] == d["target_sha256"] for vm in vms for d in vm["disks"]), "vms": vms}
+    return {"equal": all(same(d) for vm in vms for d in vm["disks"]), "vms": vms}
+
+
+def same(disk: dict[str, Any]) -> bool:
+    """Whether all that is known of a disk's bytes is one digest."""
+    return len({disk[k] for k in ("source_sha256", "target_sha256", "replayed_sha256") if k in disk}) == 1
 
 
 def say(result: dict[str, Any], seconds: float) -> None:
     """The end of the demonstration: the proof, and where to look."""
-    print("\nEvery byte, read from the datastore's file and from the volume's file (sha256):")
+    print("\nEvery byte, read from the disk on the datastore and from the volume's file (sha256):")
     for vm in result["vms"]:
         for d in vm["disks"]:
-            sign = "=" if d["source_sha256"] == d["target_sha256"] else "DIFFERS FROM"
+            sign = "=" if same(d) else "DIFFERS FROM"
             print(f"  {vm['name']} · {d['label']}: {d['source_sha256'][:16]}… {sign} {d['target_sha256'][:16]}…  ({d['capacity']:,} bytes)")
+
+        if vm.get("writes") and vm.get("downtime"):
+            print(
+                f"  {vm['name']}: its guest made {vm['writes']:,} writes during {len(vm['cycles'])} cycles, and was away for"
+                f" {vm['downtime']['seconds']:.0f} s. Carried out on the image that the lab began with, they give the same digests."
+            )
 
     def here(path: Path) -> str:
         return os.path.relpath(path)
@@ -234,7 +259,8 @@ def main() -> int:
             return 0
         OUT.mkdir(parents=True, exist_ok=True)
         lab("up", "vcenter", "openstack", "--model", str(MODEL))
-        report = migrate(arguments)
+        with busy_guest():
+            report = migrate(arguments)
         result = prove(report)
         temp = OUT / "result.json.tmp"
         temp.write_text(json.dumps(result, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

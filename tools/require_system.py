@@ -38,6 +38,12 @@ def python_headers() -> bool:
     return (Path(sysconfig.get_paths()["include"]) / "Python.h").exists()
 
 
+def libnbd() -> bool:
+    """True where the binding lies in the distribution's folders, whichever Python they are for; PyPI does not have it."""
+    folders = [Path("/usr/lib/python3/dist-packages"), *Path("/usr/lib64").glob("python3.*/site-packages")]
+    return importlib.util.find_spec("nbd") is not None or any((folder / "nbd.py").exists() for folder in folders)
+
+
 GROUPS: dict[str, tuple[Need, ...]] = {
     "install": (
         Need("python3-venv", "virtual environments with pip", lambda: importlib.util.find_spec("ensurepip") is not None),
@@ -53,6 +59,11 @@ GROUPS: dict[str, tuple[Need, ...]] = {
         Need("e2fsprogs", "ext4 file systems for the lab's disks", program("mkfs.ext4", "debugfs")),
         Need("xfsprogs", "xfs file systems for the lab's disks", program("mkfs.xfs", "xfs_db")),
         Need("qemu-utils", "qemu-img, the other reader of our VMDKs", program("qemu-img")),
+    ),
+    "nbd": (
+        Need("nbdkit", "the server of NBD exports in tests, and of VDDK's disks", program("nbdkit")),
+        Need("python3-libnbd", "libnbd's Python binding, which reads NBD exports", libnbd),
+        Need("libnbd-bin", "nbdcopy and nbdinfo, the other reader of NBD exports", program("nbdcopy", "nbdinfo")),
     ),
     "tests": (Need("curl", "the command lines of users' procedures, run as they are written", program("curl")),),
     "lint": (Need("shellcheck", "shell scripts' lint", program("shellcheck")),),

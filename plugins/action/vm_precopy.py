@@ -85,6 +85,7 @@ OWN = frozenset(
         "outside_sample",
         "shutdown_seconds",
         "until",
+        "verify_first",
         "verify_whole",
     )
 )
@@ -151,7 +152,7 @@ class ActionModule(ActionBase):
         self._say(terms_line(terms))
         while True:
             began, clock = time.monotonic(), time.time()
-            done = self._copy()
+            done = self._copy(first=not cycles)
             if done.get("failed") or done.get("unreachable"):
                 in_a_row += 1
                 out["failures"] += 1
@@ -197,11 +198,13 @@ class ActionModule(ActionBase):
         done.update(cycles=[], failures=0, outcome="planned", reason=terms_line(terms), forecast=None)
         return done
 
-    def _copy(self) -> dict[str, Any]:
+    def _copy(self, first: bool = False) -> dict[str, Any]:
         """One cycle, by the action that stands for the module; its lines, its lease and its resumption come with it."""
         task = self._task.copy()
         task.action = COPY
         task.args = dict(self._copy_args)
+        if first and self._task.args.get("verify_first"):
+            task.args["verify"] = self._task.args["verify_first"]
         action = self._shared_loader_obj.action_loader.get(
             COPY,
             task=task,

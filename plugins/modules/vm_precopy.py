@@ -45,6 +45,11 @@ options:
     description: Percent of the disks that the cutover will compare outside the changed areas; it counts as downtime.
     type: float
     default: 1
+  verify_first:
+    description:
+      - What is read back and compared in the first cycle of a run, C(none), C(sample) or C(full). By default O(verify).
+      - It costs no downtime there.
+    type: str
   verify_whole:
     description: Whether the cutover will read the whole target back (C(verify=full)); it counts as downtime.
     type: bool

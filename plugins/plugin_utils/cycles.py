@@ -24,6 +24,7 @@ DISK_FACTS = (
     "bytes_written",
     "bytes_resumed",
     "seconds",
+    "verified",
     "repaired",
     "change_id",
 )

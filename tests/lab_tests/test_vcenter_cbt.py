@@ -236,7 +236,7 @@ def test_consolidation_that_misses_writes(lab: VCenter, client: Client) -> None:
     lab.switch("cbt_consolidation_misses", 1, vm="db")
     lab.switch("consolidate_seconds", 0.5)
     task = first.RemoveSnapshot_Task(False)
-    while not (task.info.progress or 0):
+    while (task.info.progress or 0) <= 5:
         pass
     lab.write("db", FIRST, 6 * MIB, b"y" * 512)
     client.wait(task)

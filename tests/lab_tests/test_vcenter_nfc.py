@@ -19,7 +19,7 @@ import pytest
 from pyVmomi import vim
 
 from ansible_collections.ferry.vmware.plugins.module_utils.disk.vmdk.reader import open_disk
-from tests.lab.vcenter import USER, VCenter, build
+from tests.lab.vcenter import VCenter
 from tests.lab_tests.vcenter_lab import MIB, Client, running, warm_model
 
 pytestmark = [
@@ -113,10 +113,10 @@ def test_a_lease_without_progress_ends_and_its_stream_is_cut(lab: VCenter, clien
     vm = client.vm("db")
     scribble(lab, 1)
     snapshot = client.snapshot(vm, "one")
-    lab.switch("nfc_timeout", 1)
-    lab.switch("nfc_rate", 300_000)
+    lab.switch("nfc_timeout", 2)
+    lab.switch("nfc_rate", 200_000)
     lease = wait_for(snapshot.ExportSnapshot(), "ready")
-    assert lease.info.leaseTimeout == 1
+    assert lease.info.leaseTimeout == 2
     with pytest.raises(http.client.IncompleteRead):
         client.stream(lease.info.deviceUrl[0].url)
     wait_for(lease, "error")
@@ -128,12 +128,12 @@ def test_a_lease_without_progress_ends_and_its_stream_is_cut(lab: VCenter, clien
 
 def test_progress_keeps_a_lease_alive(lab: VCenter, client: Client) -> None:
     snapshot = client.snapshot(client.vm("db"), "one")
-    lab.switch("nfc_timeout", 1)
+    lab.switch("nfc_timeout", 2)
     lease = wait_for(snapshot.ExportSnapshot(), "ready")
-    end = time.monotonic() + 2.5
+    end = time.monotonic() + 3.5
     while time.monotonic() < end:
         lease.HttpNfcLeaseProgress(10)
-        time.sleep(0.2)  # well within the lease's second
+        time.sleep(0.2)  # well within the lease's two seconds
     assert lease.state == "ready"
 
 
@@ -175,33 +175,3 @@ def test_a_stream_that_is_cut_and_a_lease_that_fails(lab: VCenter, client: Clien
     lease.HttpNfcLeaseComplete()
     lab.fault("nfc_error", match="db")
     assert isinstance(wait_for(snapshot.ExportSnapshot(), "error").error, vim.fault.HostConnectFault)
-
-
-def test_govc_exports_the_snapshot(lab: VCenter, client: Client, tmp_path: Path) -> None:
-    vm = client.vm("db")
-    scribble(lab, 4)
-    client.snapshot(vm, "one")
-    scribble(lab, 5)
-    env = {
-        "HOME": str(tmp_path),
-        "GOVC_URL": f"https://127.0.0.1:{lab.port}",
-        "GOVC_USERNAME": USER,
-        "GOVC_PASSWORD": lab.place.password(),
-        "GOVC_TLS_CA_CERTS": str(lab.place.state / "ca.pem"),
-        "GOVC_PERSIST_SESSION": "false",
-    }
-
-    def govc(*args: str) -> str:
-        done = subprocess.run([str(build("./govc", "govc")), *args], env=env, capture_output=True, text=True, timeout=120, check=False)
-        assert done.returncode == 0, done.stderr
-        return done.stdout
-
-    assert "one" in govc("snapshot.tree", "-vm", "db")
-    govc("export.ovf", "-vm", "db", "-snapshot", "one", str(tmp_path / "out"))
-    found = sorted((tmp_path / "out" / "db").glob("*.vmdk"))
-    assert len(found) == 2
-    for path, key in zip(found, (FIRST, SECOND), strict=True):
-        with open_disk(str(path)) as disk:
-            assert disk.read(0, disk.capacity) == lab.disk("db", key, "one")
-    govc("snapshot.remove", "-vm", "db", "one")
-    assert vm.snapshot is None

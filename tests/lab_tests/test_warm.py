@@ -112,11 +112,14 @@ def test_killed_in_the_middle_of_a_cycle_it_goes_on(site: WarmSite) -> None:
         before = site.ask("/guest", vm=vm)["count"]
         until(lambda: site.ask("/guest", vm=vm)["count"] > before + 100, "more writes")
         process = site.start("precopy", vm, **slow, ferry_read_budget={"overall": {"rate": 1}})
-        until(lambda: site.snapshots(vm) and site.copying(), "a copy from a snapshot", process)
-        os.killpg(process.pid, signal.SIGKILL)
-        for pid in site.copying():
-            os.kill(pid, signal.SIGKILL)
-        process.communicate(timeout=30)
+        try:
+            until(lambda: site.snapshots(vm) and site.copying(), "a copy from a snapshot", process)
+        finally:
+            for pid in site.copying():
+                os.kill(pid, signal.SIGKILL)
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
+            process.communicate(timeout=30)
         until(lambda: not site.copying(), "the end of the copy")
         assert len(site.snapshots(vm)) == 1, "the killed run left its snapshot"
         again = site.run("precopy", vm, **slow, ferry_read_budget={"overall": None})

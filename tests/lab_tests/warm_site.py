@@ -14,7 +14,7 @@ import subprocess
 import sys
 import urllib.parse
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,8 +33,8 @@ SIZES = {"root": 24 * MIB + 3 * 512, "data": 80 * MIB}
 KEYS = (2000, 2001)
 
 
-def write_model(folder: Path, names: tuple[str, ...]) -> Path:
-    """A running VM of two disks for each name."""
+def write_model(folder: Path, names: tuple[str, ...], more: Callable[[int], dict[str, Any]] = lambda number: {}) -> Path:
+    """A running VM of two disks for each name, and what C(more) says of it."""
     for seed, (name, size) in enumerate(SIZES.items()):
         write_raw(folder / f"{name}.raw", size, seed)
     vms = [
@@ -46,8 +46,9 @@ def write_model(folder: Path, names: tuple[str, ...]) -> Path:
             "power": "on",
             "shutdown_seconds": 0.5,
             "disks": [{"controller": "pvscsi", "unit": i, "path": f"{d}.raw", "provisioning": "thin"} for i, d in enumerate(SIZES)],
+            **more(number),
         }
-        for name in names
+        for number, name in enumerate(names)
     ]
     model = {
         "datacenter": "DC lab",
@@ -143,6 +144,10 @@ class WarmSite:
             "VMWARE_CA_PATH": str(self.vcenter.place.state / "ca.pem"),
         }
 
+    @staticmethod
+    def tool() -> str:
+        return str(Path(sys.executable).parent / "ansible-playbook")
+
     def command(self, playbook: str, *vms: str, arguments: tuple[str, ...] = (), **variables: Any) -> list[str]:
         hosts = {
             vm: {
@@ -178,8 +183,7 @@ class WarmSite:
             ],
         }
         book.write_text(yaml.safe_dump([{"import_playbook": f"ferry.vmware.{playbook}"}, keep]), encoding="utf-8")
-        tool = str(Path(sys.executable).parent / "ansible-playbook")
-        return [tool, str(book), "-i", str(inventory), "-e", "ferry_wave=wave", *arguments]
+        return [self.tool(), str(book), "-i", str(inventory), "-e", "ferry_wave=wave", *arguments]
 
     def run(self, playbook: str, vm: str, arguments: tuple[str, ...] = (), **variables: Any) -> Run:
         facts = self.folder / f"facts-{vm}.json"

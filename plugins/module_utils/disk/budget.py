@@ -99,7 +99,9 @@ class Budget:
     def __init__(self, folder: str, clock: Clock | None = None) -> None:
         self.folder = folder
         self._clock = clock or Clock()
-        for path in (folder, os.path.join(folder, "slots")):
+        #: Buckets and slots; the settings stand beside it.
+        self._shared = os.path.join(folder, "budget")
+        for path in (folder, self._shared):
             os.makedirs(path, mode=0o700, exist_ok=True)
         self._lock = threading.Lock()
         self._settings = load(folder)
@@ -129,8 +131,8 @@ class Budget:
             return self._settings
 
     def _path(self, kind: str, name: str) -> str:
-        """A file name for a scope; names come from outside."""
-        return hashlib.sha256(f"{kind}\0{name}".encode("utf-8", "backslashreplace")).hexdigest()[:32]
+        """Where the files of a scope are, without what tells them apart. Names come from outside, and become no paths."""
+        return os.path.join(self._shared, hashlib.sha256(f"{kind}\0{name}".encode("utf-8", "backslashreplace")).hexdigest()[:32])
 
     # -- rates ---------------------------------------------------------------------------------------------------
 
@@ -148,7 +150,7 @@ class Budget:
 
         def bucket(scope: tuple[str, str]) -> Bucket:
             if scope not in buckets:
-                buckets[scope] = Bucket(os.path.join(self.folder, self._path(*scope) + ".bucket"), self._clock)
+                buckets[scope] = Bucket(f"{self._path(*scope)}.bucket", self._clock)
             return buckets[scope]
 
         def wait(count: int) -> None:
@@ -222,7 +224,7 @@ class Budget:
             if most is None:
                 # Counted all the same: a limit may come while this disk is read.
                 most = 1 << 12
-            fd = self._take_slot(os.path.join(self.folder, "slots", self._path(*scope)), most)
+            fd = self._take_slot(f"{self._path(*scope)}.slot", most)
             if fd < 0:
                 for other in held:
                     os.close(other)

@@ -148,4 +148,6 @@ class LedgerFile:
     def close(self) -> None:
         with self._lock:
             self._db.close()
-            os.close(self._lease)
+            if self._lease >= 0:
+                os.close(self._lease)
+                self._lease = -1

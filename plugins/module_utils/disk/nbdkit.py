@@ -293,12 +293,14 @@ def serve_vddk(
     """The URI of a disk that is exported by VDDK for as long as the block lasts.
 
     :param vddk: C(libdir); C(thumbprint) (absent: that of the certificate that C(server) shows and C(context) verifies);
-        C(transports), a list; C(config), a file of VDDK's own settings.
+        C(transports), a list, or joined by colons; C(config), a file of VDDK's own settings.
     :param vm: MoRef; C(snapshot) too. C(file): "[datastore] folder/name.vmdk".
     :raises FerryError: nbdkit, its plugin or VDDK is missing, or it does not start.
     """
     thumbprint = vddk.get("thumbprint") or thumbprint_of(server, port, context)
     transports = vddk.get("transports") or ()
+    if isinstance(transports, str):
+        transports = transports.split(":")
     wanted = Vddk(str(vddk["libdir"]), server, user, thumbprint, None, tuple(transports), port, vddk.get("config"))
     with Nbdkit("vddk", wanted.arguments(vm, file, snapshot=snapshot), password=password, base=base, stop=stop) as running:
         yield running.uri

@@ -11,9 +11,8 @@ C(missed) (the UUID of a tracking that was caught missing changes), C(doubt) and
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Iterable
+from typing import TYPE_CHECKING, Any
 
-from . import sampling
 from .changes import ChangeId, cannot_follow, checked, refuses_tracking
 from .errors import BadInput, FerryError
 from .ledger import UNKNOWN
@@ -169,13 +168,10 @@ def look_everywhere(job: Job, reason: str) -> None:
     ledger, tracking = job.ledger, job.tracking
     uuid = ChangeId.parse(tracking.change_id) if tracking is not None else None
     job.make_durable()
-    ledger.begin("look", change_id=None, missed=uuid.uuid if uuid else "unknown", **{"pass": "compare", "reason": reason})
+    facts: dict[str, Any] = {"change_id": None, "missed": uuid.uuid if uuid else "unknown", "pass": "compare", "reason": reason}
+    ledger.begin("look", **facts)
     job.hint = None
     job.cut_off = False
     job.done = 0
     job.result.mode, job.result.reason = "compare", reason
 
-
-def outside(job: Job, share: float) -> Iterable[int]:
-    """The chunks outside what is to be copied that are to be compared with the source: C(share) of them."""
-    return sampling.choose(job.ledger, share, job.ledger.fact("generation", 0))

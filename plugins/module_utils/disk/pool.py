@@ -50,6 +50,8 @@ class _Turn(Generic[Job, Piece]):
         self.job = job
         self.pieces = pieces
         self.asked = False
+        #: Pieces that workers have in hand.
+        self.taken = 0
 
 
 class Pool:
@@ -74,14 +76,17 @@ class Pool:
             self.halt.set()
             self.changed.notify_all()
 
-    def _take(self, turns: deque[_Turn[Job, Piece]]) -> tuple[Job, Piece] | None:
-        """The next piece, from the job whose turn it is; None at the end."""
+    def _take(self, turns: deque[_Turn[Job, Piece]]) -> tuple[_Turn[Job, Piece], Piece] | None:
+        """The next piece; None at the end.
+
+        It is the turn of the job of which the fewest pieces are in hand: one that waits for its budget does not get all workers.
+        """
         while True:
             with self.changed:
                 while True:
                     if not turns or self.error is not None:
                         return None
-                    turn = next((t for t in turns if not t.asked), None)
+                    turn = min((t for t in turns if not t.asked), key=lambda t: t.taken, default=None)
                     if turn is not None:
                         break
                     self.changed.wait()
@@ -98,9 +103,11 @@ class Pool:
                 turn.asked = False
                 if piece is None:
                     turns.remove(turn)
+                else:
+                    turn.taken += 1
                 self.changed.notify_all()
             if piece is not None:
-                return turn.job, piece
+                return turn, piece
 
     def run(
         self,
@@ -120,8 +127,11 @@ class Pool:
                     found = self._take(turns)
                     if found is None:
                         return
-                    job, piece = found
+                    turn, piece = found
+                    job = turn.job
                     work(job, piece)
+                    with self.changed:
+                        turn.taken -= 1
                 except BaseException as e:  # noqa: BLE001 - raised again by the thread that waits, below
                     self._stop(e, job)
                     return

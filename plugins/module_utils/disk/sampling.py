@@ -24,7 +24,7 @@ def zero(state: int) -> bool:
 
 
 def choose(ledger: Ledger, share: float, generation: int, *, zeroes_only: bool = False) -> Iterator[int]:
-    """C(share) (0 to 1) of the chunks that are clean, at least one, spread over the disk.
+    """About C(share) (0 to 1) of the chunks that are clean, at least one, spread over the disk.
 
     Each segment's chunks are shuffled, always in the same way, and each C(generation) goes on in that order where the one
     before stopped: after 1 / C(share) runs every chunk has been looked at.
@@ -32,25 +32,21 @@ def choose(ledger: Ledger, share: float, generation: int, *, zeroes_only: bool =
     if share <= 0:
         return
     fits = zero if zeroes_only else clean
-    name = f"{ledger.fact('disk', '')}:{ledger.capacity}"
-    carry = 1 - 1e-9
+    share = min(share, 1.0)
+    found = 0
+    spare: int | None = None
     for number in range(-(-ledger.chunks // SEGMENT)):
         first = number * SEGMENT
         states = ledger.states(first, min(SEGMENT, ledger.chunks - first))
-        candidates = sum(map(fits, states))
-        wanted = min(share, 1.0) * candidates + carry
-        count = min(candidates, int(wanted))
-        carry = wanted - int(wanted)
-        if not count:
-            continue
         order = list(range(len(states)))
-        random.Random(f"{name}:{number}").shuffle(order)
-        start = int(generation * share * len(order)) % len(order)
-        chosen = []
-        for i in range(len(order)):
-            chunk = order[(start + i) % len(order)]
-            if fits(states[chunk]):
-                chosen.append(first + chunk)
-                if len(chosen) == count:
-                    break
-        yield from sorted(chosen)
+        random.Random(f"{ledger.fact('disk', '')}:{ledger.capacity}:{number}").shuffle(order)
+        start, end = (int((generation + i) * share * len(order)) for i in (0, 1))
+        chosen = sorted({c for i in range(start, end) if fits(states[c := order[i % len(order)]])})
+        found += len(chosen)
+        for c in chosen:
+            yield first + c
+        if not found and spare is None:
+            turned = (order[(start + i) % len(order)] for i in range(len(order)))
+            spare = next((first + c for c in turned if fits(states[c])), None)
+    if not found and spare is not None:
+        yield spare

@@ -354,7 +354,9 @@ def _of_disk(w: Wanted) -> Any:
     try:
         yield
     except FerryError as e:
-        e.add(disk=w.label)
+        if e.disk not in (None, w.label):
+            e.details.setdefault("file", e.disk)
+        e.disk = w.label
         raise
 
 

@@ -18,7 +18,7 @@ from typing import Any, Callable, Collection, Iterator, Mapping, Sequence
 from ..disk.changes import Tracking
 from ..disk.progress import Progress
 from ..errors import BadInput, Busy, FerryError, Interrupted
-from ..vsphere import builds, changes, snapshot_removal, snapshot_tree, snapshots
+from ..vsphere import builds, changes, snapshot_removal, snapshot_tag, snapshot_tree, snapshots
 from ..vsphere.disks import VmDisk
 from ..vsphere.find import VmRef
 
@@ -76,7 +76,8 @@ class Moment:
         :raises BadInput: it is not part of the snapshot (an independent disk, or one that was added since).
         """
         found = self.disks.get(wanted.key)
-        if found is None:
+        # A snapshot's configuration lists independent disks too, but their bytes go on.
+        if found is None or self.snapshot is not None and (found.mode or "").startswith("independent"):
             raise BadInput(
                 "The snapshot does not hold this disk: independent disks are left out of snapshots.",
                 code="not_in_snapshot",
@@ -111,10 +112,12 @@ class Moment:
         return Tracking(disk.change_id, areas, (lambda: areas(changes.EVERYTHING)) if hint else None, reason)
 
 
-def _left_behind(snapshot: snapshot_tree.Snapshot, dead: Collection[str]) -> bool:
-    """Whether the run that took it is over: its process on this machine is gone, or its machine lost the targets to us."""
+def _left_behind(snapshot: snapshot_tree.Snapshot, folder: str, dead: Collection[str]) -> bool:
+    """Whether the run that took it is over: it had the lock that is ours now, its process is gone, or its machine lost the targets to us."""
     tag = snapshot.tag
-    return tag is not None and (tag.host in dead if tag.alive is None else not tag.alive)
+    if tag is None:
+        return False
+    return tag.owner == f"{snapshot_tag.host_name()}:{folder}" or (tag.host in dead if tag.alive is None else not tag.alive)
 
 
 @contextlib.contextmanager
@@ -157,7 +160,7 @@ def frozen(
         again: snapshot_tree.Snapshot | None = None
         remarks: list[str] = []
         for old in snapshot_tree.ours(session, ref, purpose="copy"):
-            if not _left_behind(old, dead):
+            if not _left_behind(old, folder, dead):
                 remarks.append(
                     f"the snapshot {old.name} is of {old.tag.owner if old.tag else 'an unknown run'}, which may still be at work; left alone"
                 )

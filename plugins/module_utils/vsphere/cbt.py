@@ -108,10 +108,10 @@ def facts_of(vm: VmRef, props: Mapping[str, Any]) -> Facts:
 
 def untrackable(disk: VmDisk, facts: Facts) -> str | None:
     """Why vSphere cannot track C(disk), or None. Pure."""
-    if (disk.mode or "").startswith("independent"):
-        return f"it is independent ({disk.mode}), so no snapshot holds it"
     if disk.rdm_mode == "physicalMode":
         return "it is a raw device mapping in physical compatibility mode: its writes do not pass through vSphere's disk layer"
+    if (disk.mode or "").startswith("independent"):
+        return f"it is independent ({disk.mode}), so no snapshot holds it"
     if disk.sharing == "sharingMultiWriter":
         return "it is shared with other VMs (multi-writer), which may change it unseen"
     shared = facts.shared.get((disk.controller_kind, disk.bus))
@@ -169,7 +169,8 @@ def plan(facts: Facts, enable: bool, chosen: Sequence[VmDisk], vm: str, leftover
         if not facts.enabled:
             vm_wide = True
             keys = {d.key for d in chosen}
-            options |= {d.address: False for d in facts.disks if d.key not in keys and facts.options.get(d.address, True)}
+            # said anew also where it stands there: the VM's own switch may take all of its disks along
+            options |= {d.address: False for d in facts.disks if d.key not in keys}
     else:
         options = {d.address: False for d in chosen if facts.enabled and facts.options.get(d.address, True)}
         left = {d.key for d in facts.disks if facts.configured(d)} - {d.key for d in chosen}

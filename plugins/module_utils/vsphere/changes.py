@@ -153,6 +153,7 @@ def distrust(
     disk: VmDisk,
     *,
     kept_capacity: int | None = None,
+    other_snapshot: bool = False,
     build: Build | None = None,
     bad_builds: Sequence[str] = (),
     reverted: str | None = None,
@@ -162,6 +163,8 @@ def distrust(
     :param kept: the changeId up to which the target is known.
     :param disk: as it stands in the snapshot that is to be read (snapshots.disks_at).
     :param kept_capacity: the disk's size then, in bytes.
+    :param other_snapshot: C(kept) is of another snapshot than the one that is to be read. Each snapshot has a changeId of its own, so
+        equal ones mean that the VM went back to an earlier state and came to the same number again.
     :param build: of the host (builds.host_build).
     :param bad_builds: further builds that the user distrusts.
     :param reverted: what reverted_since() said.
@@ -177,6 +180,8 @@ def distrust(
         return f"a changeId of an unknown form: {bounded(kept if old is None else disk.change_id, 80)}"
     if old.uuid != new.uuid:
         return "changed block tracking was reset since: the changeId's UUID is another one"
+    if other_snapshot and new.sequence == old.sequence:
+        return f"two snapshots have the same changeId ({new.sequence}): the VM was reverted to a snapshot in between"
     if new.sequence < old.sequence:
         return f"the changeId went back, from {old.sequence} to {new.sequence}: the VM was reverted to a snapshot"
     return reverted or bad_build(build, disk.capacity, bad_builds)

@@ -16,6 +16,7 @@ from ..errors import BadInput, ServerError
 from .client import Session
 from .find import VmRef
 from .properties import of_objects
+from .snapshot_tag import HELD
 from .snapshot_tree import Snapshot, every
 from .steady import PATIENCE, Deadline, is_away, is_busy, steadily
 from .tasks import wait_task
@@ -55,6 +56,8 @@ def remove(
             vm=vm.name if vm else None,
             step="remove the snapshot",
         )
+    if snapshot.tag is not None:
+        HELD.discard(snapshot.tag.id)
     deadline = Deadline(timeout)
     try:
         while any(s.moref == snapshot.moref for s in steadily(lambda: every(session, vm), stop=stop)):

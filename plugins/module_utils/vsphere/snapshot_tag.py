@@ -23,6 +23,9 @@ _LONGEST = 4096
 #: Snapshots of this purpose were asked for by name and stay until somebody removes them.
 KEPT = "kept"
 
+#: Ids of the snapshots that this process is using now.
+HELD: set[str] = set()
+
 
 @dataclass(frozen=True)
 class Tag:
@@ -46,10 +49,10 @@ class Tag:
 
     @property
     def alive(self) -> bool | None:
-        """Whether the process that took it still runs; None where that cannot be told, because it ran on another machine."""
+        """Whether it is still in use: the process that took it runs. None where that cannot be told: it ran on another machine."""
         if self.host != host_name():
             return None
-        return _runs(self.process)
+        return self.id in HELD if self.process == _own() else _runs(self.process)
 
 
 def new_tag(purpose: str, vm: str | None, folder: str | None = None) -> Tag:
@@ -58,7 +61,7 @@ def new_tag(purpose: str, vm: str | None, folder: str | None = None) -> Tag:
     :param vm: instance UUID.
     :param folder: the run's state folder.
     """
-    return Tag(f"{host_name()}:{folder or ''}", _process(os.getpid()) or str(os.getpid()), purpose, vm or "", uuid.uuid4().hex)
+    return Tag(f"{host_name()}:{folder or ''}", _own(), purpose, vm or "", uuid.uuid4().hex)
 
 
 def parse(description: str | None) -> Tag | None:
@@ -79,6 +82,10 @@ def parse(description: str | None) -> Tag | None:
 def host_name() -> str:
     """This machine's name as it stands in tags."""
     return socket.gethostname().replace(":", "_")
+
+
+def _own() -> str:
+    return _process(os.getpid()) or str(os.getpid())
 
 
 def _process(pid: int) -> str | None:

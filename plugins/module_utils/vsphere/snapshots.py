@@ -182,7 +182,8 @@ def _take(
 ) -> Snapshot:
     step = "take a snapshot"
     deadline = Deadline(timeout)
-    stamp = server_time(session).astimezone(datetime.timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
+    snapshot_tag.HELD.add(tag.id)
+    stamp = steadily(lambda: server_time(session), stop=stop).astimezone(datetime.timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
     text = tag.text("Taken by ferry.vmware and removed by it. Do not revert to it or remove it while a migration runs.")
     task: Any = None
     try:
@@ -207,6 +208,7 @@ def _take(
             raise ServerError("vCenter has taken no snapshot, though it did not refuse either.", code="no_snapshot", vm=vm.name, step=step)
         return replace(found, remark=remark)
     except BaseException as e:
+        snapshot_tag.HELD.discard(tag.id)
         left = _undo(session, vm, tag, task)
         if isinstance(e, FerryError):
             e.add(vm=vm.name, step=step, left=left)

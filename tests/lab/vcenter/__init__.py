@@ -167,7 +167,7 @@ class VCenter:
             request.add_header("Content-Type", kind)
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
         try:
-            with opener.open(request, timeout=60) as response:
+            with opener.open(request, timeout=600) as response:
                 return bytes(response.read())
         except urllib.error.HTTPError as e:
             raise LabError(f"{method} {path}: {e.code} {e.read().decode('utf-8', 'replace').strip()}") from e

@@ -38,6 +38,22 @@ func (l *Lab) begin(vm *simulator.VirtualMachine) (*Guest, types.BaseMethodFault
 	return g, nil
 }
 
+// maxSnapshots in a chain. Reference: VMware KB 1025279 ("a maximum of 32 snapshots are supported in a chain").
+const maxSnapshots = 32
+
+func (g *Guest) depth() (depth int) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	for _, v := range g.disks {
+		n := 0
+		for l := v.top; l.parent != nil; l = l.parent {
+			n++
+		}
+		depth = max(depth, n)
+	}
+	return depth
+}
+
 // CreateSnapshotTask: reference: VirtualMachine.CreateSnapshot_Task (name, description, memory, quiesce).
 func (v *VirtualMachine) CreateSnapshotTask(ctx *simulator.Context, req *types.CreateSnapshot_Task) soap.HasFault {
 	body := &methods.CreateSnapshot_TaskBody{}
@@ -84,6 +100,10 @@ func (l *Lab) createSnapshot(ctx *simulator.Context, vm *simulator.VirtualMachin
 	g, fault := l.begin(vm)
 	if fault != nil {
 		return ref, fault
+	}
+	if g.depth() >= maxSnapshots {
+		g.busy.Store(false)
+		return ref, &types.TooManySnapshotLevels{}
 	}
 	return l.task(ctx, vm, "CreateSnapshotTask", func(sim *simulator.Context, t *simulator.Task) (types.AnyType, types.BaseMethodFault) {
 		defer g.busy.Store(false)
@@ -187,7 +207,6 @@ func (l *Lab) freeze(sim *simulator.Context, vm *simulator.VirtualMachine, g *Gu
 	info.CurrentSnapshot = &snapshot.Self
 	l.stun(vm, g)
 	l.configure(sim, &vm.VirtualMachine, g, snapshotChanges(&info)...)
-	l.post(sim, &types.VmReconfiguredEvent{VmEvent: l.vmEvent(vm)})
 	return snapshot, nil
 }
 

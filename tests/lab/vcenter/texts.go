@@ -30,6 +30,8 @@ func faultText(fault types.BaseMethodFault) string {
 		return "An error occurred while quiescing the virtual machine. See the virtual machine's event log for details."
 	case *types.SnapshotFault:
 		return "An error occurred while taking or removing a snapshot."
+	case *types.TooManySnapshotLevels:
+		return "The maximum number of snapshot levels has been reached."
 	case *types.NotFound:
 		return "The requested object was not found."
 	case *types.Timedout:

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/vmware/govmomi/simulator"
 	"github.com/vmware/govmomi/vim25/methods"
@@ -142,6 +143,7 @@ func (l *Lab) changedAreas(vm *simulator.VirtualMachine, req *types.QueryChanged
 	if err != nil {
 		return nil, &types.FileFault{File: err.Error()}
 	}
+	time.Sleep(time.Duration(l.switches.Number("cbt_query_ms", vm.Name, 0) * float64(time.Millisecond)))
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	wrong := func(name string) (*types.DiskChangeInfo, types.BaseMethodFault) {

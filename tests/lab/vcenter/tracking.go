@@ -89,7 +89,7 @@ func (v *VirtualMachine) ReconfigVMTask(ctx *simulator.Context, req *types.Recon
 	for _, o := range spec.ExtraConfig {
 		tracking = tracking || strings.HasSuffix(o.GetOptionValue().Key, trackKey)
 	}
-	if !tracking && len(spec.DeviceChange) == 0 {
+	if !tracking && len(spec.DeviceChange) == 0 && !slices.ContainsFunc(v.Config.Hardware.Device, raw) {
 		return v.VirtualMachine.ReconfigVMTask(ctx, req)
 	}
 	vm, l := v.VirtualMachine, v.lab
@@ -100,18 +100,22 @@ func (v *VirtualMachine) ReconfigVMTask(ctx *simulator.Context, req *types.Recon
 		return body
 	}
 	ref := l.task(ctx, vm, "ReconfigVMTask", func(sim *simulator.Context, _ *simulator.Task) (types.AnyType, types.BaseMethodFault) {
-		if len(spec.DeviceChange) > 0 && slices.ContainsFunc(vm.Config.Hardware.Device, raw) {
-			return nil, &types.NotSupported{} // the simulator cannot
-		}
 		if fault := l.cannotExtend(sim, vm, g, spec); fault != nil {
 			return nil, fault
 		}
 		var inner *simulator.Task
 		sim.WithLock(vm, func() {
+			all := vm.Config.Hardware.Device // the simulator takes every disk for a flat one: raw mappings are hidden
+			vm.Config.Hardware.Device = slices.DeleteFunc(slices.Clone(all), raw)
 			res := vm.ReconfigVMTask(sim, req).(*methods.ReconfigVM_TaskBody)
 			inner = sim.Map.Get(res.Res.Returnval).(*simulator.Task)
+			inner.Wait()
+			for _, d := range all {
+				if raw(d) {
+					vm.Config.Hardware.Device = append(vm.Config.Hardware.Device, d)
+				}
+			}
 		})
-		inner.Wait()
 		if inner.Info.Error != nil {
 			return nil, inner.Info.Error.Fault
 		}

@@ -149,6 +149,7 @@ func (l *Lab) buildVM(ctx context.Context, v *VM) error {
 	vm.Summary.Config.InstanceUuid = v.UUID
 	vm.Summary.Config.CpuReservation, vm.Summary.Config.MemoryReservation = 0, 0
 	vm.Capability.ChangeTrackingSupported = types.NewBool(true)
+	vm.Runtime.ConsolidationNeeded = types.NewBool(false)
 	l.fixEnums(vm)
 	l.setPower(vm, v)
 	if v.CBT {

@@ -10,6 +10,7 @@ delta's parentFileNameHint may lead into another folder or datastore (linked clo
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import posixpath
 import threading
@@ -44,7 +45,7 @@ class Cache:
         self._lock = threading.Lock()
         self._fetching: dict[tuple[int, int], threading.Lock] = {}
 
-    def get(self, key: tuple[int, int], fetch: Callable[[], bytes]) -> bytes:
+    def get(self, key: tuple[int, int], fetch: Callable[[], bytes | bytearray]) -> bytes:
         with self._lock:
             found = self._blocks.get(key)
             if found is not None:
@@ -95,12 +96,12 @@ class RemoteRaw(RawFile):
             return self._remote.read(offset, length)  # type: ignore[return-value]  # a bytearray reads like bytes
         pieces = []
         for number in range(first, last + 1):
-            block = self._cache.get((self.key[0], number), lambda at=number * _BLOCK: self._fetch(at))  # type: ignore[misc]
+            block = self._cache.get((self.key[0], number), functools.partial(self._fetch, number * _BLOCK))
             begin = max(offset - number * _BLOCK, 0)
             pieces.append(block[begin : min(offset + length - number * _BLOCK, _BLOCK)])
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
-    def _fetch(self, at: int) -> bytes:
+    def _fetch(self, at: int) -> bytearray:
         return self._remote.read(at, min(_BLOCK, self.size - at))
 
     def close(self) -> None:

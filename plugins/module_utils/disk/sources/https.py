@@ -289,19 +289,26 @@ class HttpsSource:
     def __init__(self, parts: list[tuple[RemoteFile | None, int, int, Kind]], tag: str) -> None:
         self.parts = []
         at = 0
-        names = [tag]
         for file, offset, length, kind in parts:
+            self.parts.append((at, file, offset, length, kind))
+            at += length
+        self.capacity = at
+        try:
+            self.identity = "https:" + "|".join([tag, *self._states()])
+        except BaseException:
+            self.close()
+            raise
+
+    def _states(self) -> Iterator[str]:
+        """Name and state of each file, which must be as long as its extents."""
+        for _at, file, offset, length, _kind in self.parts:
             if file is not None:
                 size, state = file.head()
                 if size < offset + length:
                     raise SourceError(
                         f"The extent has {size} bytes, the descriptor says {offset + length}.", disk=file.name, step="open the source"
                     )
-                names.append(f"{file.url}:{size}:{state}")
-            self.parts.append((at, file, offset, length, kind))
-            at += length
-        self.capacity = at
-        self.identity = "https:" + "|".join(names)
+                yield f"{file.url}:{size}:{state}"
 
     def extents(self, since: str | None = None) -> Iterator[Extent]:
         if since is not None:

@@ -30,6 +30,8 @@ class FileServer(http.server.ThreadingHTTPServer):
         self.folder = folder
         self.authority = authority
         self.fault: Callable[[Any, int], bool] = lambda handler, n: False
+        #: Of these requests (by number) half of the body is sent, then the connection is cut.
+        self.cut: Callable[[int], bool] = lambda n: False
         self.requests = 0
         self.sent = 0
         self.valid = {"cookie-1"}
@@ -118,6 +120,9 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         with path.open("rb") as f:
             f.seek(start)
             left = end - start + 1
+            if self.server.cut(self.server.requests):
+                left //= 2
+                self.close_connection = True
             while left:
                 data = f.read(min(left, 1 << 16))
                 self.wfile.write(data)

@@ -6,15 +6,14 @@
 
     python powerloss.py MODULE_UTILS PLAN
 
-The plan (JSON) names the folder with the files, the source, its changeId and areas, and the number of the step before which
-the process kills itself: a read, a write, a zeroing, a flush begun or ended, or a statement of SQLite. With C(durable) the
+The plan (JSON) names the folder with the files, the source, its changeId and areas, and the step before which the process
+kills itself, by kind and number: a read, a write, a zeroing, a flush begun or ended, a statement or a commit of SQLite. With C(durable) the
 program keeps beside target and ledger what of them was certain to be on the medium: a copy of the target as it was when a
 flush began, put in place when that flush has returned, and one of the ledger as of its last transaction with fsync.
 """
 
 from __future__ import annotations
 
-import itertools
 import json
 import os
 import random
@@ -22,6 +21,7 @@ import shutil
 import signal
 import sys
 import threading
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -61,43 +61,47 @@ def main(module_utils: str, plan: dict[str, Any]) -> None:
     from disk.sources.file import FileSource  # type: ignore[import-not-found]
 
     folder = Path(plan["folder"])
-    steps = itertools.count(1)
+    steps: Counter[str] = Counter()
     reads = open(folder / "reads", "a", buffering=1)  # noqa: SIM115 - a log that lives as long as the process
 
-    def step(*_args: object) -> None:
-        if next(steps) == plan["die_at"]:
-            os.kill(os.getpid(), signal.SIGKILL)
+    lock = threading.Lock()
+
+    def step(kind: str) -> None:
+        with lock:
+            steps[kind] += 1
+            if [kind, steps[kind]] == plan["die_at"]:
+                os.kill(os.getpid(), signal.SIGKILL)
 
     class Source(FileSource):  # type: ignore[misc]
         def read(self, offset: int, length: int) -> bytes:
-            step()
+            step("read")
             reads.write(f"{offset} {length}\n")
             data: bytes = super().read(offset, length)
             return data
 
     class Sink(FileSink):  # type: ignore[misc]
         def write(self, offset: int, data: bytes | memoryview) -> None:
-            step()
+            step("write")
             half = len(data) // 2
             super().write(offset, memoryview(data)[:half])
-            step()
+            step("write")
             super().write(offset + half, memoryview(data)[half:])
 
         def zero(self, offset: int, length: int) -> None:
-            step()
+            step("zero")
             super().zero(offset, length)
 
         def flush(self) -> None:
-            step()
+            step("flush")
             if plan["durable"]:
                 shutil.copyfile(folder / "target", folder / "durable" / "target.new")
             super().flush()
             if plan["durable"]:
                 os.replace(folder / "durable" / "target.new", folder / "durable" / "target")
-            step()
+            step("flushed")
 
     def statement(text: str) -> None:
-        step()
+        step("commit" if text == "COMMIT" else "statement")
         if plan["durable"] and text == "PRAGMA synchronous=NORMAL" and not book._db.in_transaction:
             new, kept = folder / "durable" / "ledger.new", folder / "durable" / "ledger"
             shutil.rmtree(new, ignore_errors=True)
@@ -118,8 +122,10 @@ def main(module_utils: str, plan: dict[str, Any]) -> None:
     tracking = Tracking(plan["change_id"], lambda since: [tuple(a) for a in plan["areas"][since]]) if plan["change_id"] else None
     job = copy.Job("Hard disk 1", source, sink, book, unit=1 << 20, tracking=tracking)
     threading.stack_size(256 << 10)
-    result = copy.run([job], workers=2, verify=plan["verify"], outside=plan["outside"], checkpoint_seconds=0.0, checkpoint_bytes=plan["checkpoint"])
-    (folder / "result").write_text(json.dumps({**result[0].as_dict(), "steps": next(steps)}))
+    result = copy.run(
+        [job], workers=2, verify=plan["verify"], outside=plan["outside"], checkpoint_seconds=0.0, checkpoint_bytes=plan["checkpoint"]
+    )
+    (folder / "result").write_text(json.dumps({**result[0].as_dict(), "steps": steps}))
     book.close()
     sink.close()
     source.close()

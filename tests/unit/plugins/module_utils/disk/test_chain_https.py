@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import functools
 import threading
 from pathlib import Path
 from typing import Any, Iterator
@@ -172,25 +173,9 @@ def test_a_file_that_changes_is_never_mixed(server: FileServer, chain: Chain) ->
 
 
 def test_cuts_expired_sessions_and_503(server: FileServer, chain: Chain) -> None:
-    def fault(handler: Any, n: int) -> bool:
-        if n % 7 == 3:
-            handler.answer(503)
-        elif n % 7 == 5 and "Range" in handler.headers:
-            # half of an answer, then the connection is cut
-            handler.send_response(206)
-            start, end = map(int, handler.headers["Range"][6:].split("-"))
-            handler.send_header("Content-Range", f"bytes {start}-{end}/{2 * end + 2}")
-            handler.send_header("Content-Length", str(end - start + 1))
-            handler.end_headers()
-            handler.wfile.write(bytes((end - start) // 2))
-            handler.close_connection = True
-        else:
-            return False
-        return True
-
-    server.fault = fault
+    server.fault = lambda handler, n: n in (3, 9, 30) and (handler.answer(503) or True)
+    server.cut = lambda n: n in (5, 20, 40, 41)
     source = opened(server, patience=20)
-    server.fault = lambda handler, n: n % 7 == 3 and (handler.answer(503) or True)
     server.valid = {"cookie-2"}
     assert all_of(source) == chain.want
     source.close()
@@ -205,7 +190,7 @@ def test_the_cache_is_bounded_and_fetches_once() -> None:
         return bytes([n]) * 300
 
     for n in (1, 2, 3, 1, 2, 3, 4, 2, 1):
-        assert cache.get((0, n), lambda n=n: fetch(n))[0] == n  # type: ignore[misc]
+        assert cache.get((0, n), functools.partial(fetch, n))[0] == n
     assert fetched == [1, 2, 3, 4, 1]
     assert cache._size <= 1000
     assert not cache._fetching

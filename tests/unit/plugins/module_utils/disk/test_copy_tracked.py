@@ -85,7 +85,7 @@ def lower(guest: Guest, at: Snapshot) -> Tracking:
 
 
 def distrusted(guest: Guest, at: Snapshot) -> Tracking:
-    return guest.tracking(at, distrust="The VM was reverted to a snapshot.", allocated=lambda: [])
+    return guest.tracking(at, distrust="The VM was reverted to a snapshot.", allocated=list)
 
 
 def refused(guest: Guest, at: Snapshot) -> Tracking:

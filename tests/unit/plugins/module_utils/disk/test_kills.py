@@ -44,7 +44,7 @@ class History:
         self.verify = self.rng.choice(["none", "none", "sample", "full"])
         self.boots = 0
         self.kills = 0
-        self.steps = 150
+        self.steps = {"read": 12, "write": 20, "zero": 2, "flush": 4, "flushed": 4, "statement": 40, "commit": 4}
 
     def run(self, at: Snapshot) -> bool:
         """One start of the copy, killed at a step by lot; whether it came through."""
@@ -53,7 +53,7 @@ class History:
             "source": str(at.path),
             "change_id": at.change_id if self.tracked else "",
             "areas": {f"{self.guest.uuid}/{n}": self.guest.areas(f"{self.guest.uuid}/{n}", at) for n in range(at.number + 1)},
-            "die_at": self.rng.randrange(1, self.steps),
+            "die_at": [kind := self.rng.choice(sorted(self.steps)), self.rng.randrange(1, self.steps[kind] + 2)],
             "durable": self.power,
             "boot": f"boot {self.boots}" if self.power else "",
             "verify": self.verify,
@@ -65,7 +65,7 @@ class History:
         (self.folder / "result").unlink(missing_ok=True)
         done = subprocess.run([sys.executable, "-I", powerloss.__file__, str(MODULE_UTILS), str(path)], capture_output=True, text=True)
         if done.returncode == 0:
-            self.steps = max(20, int(self.result()["steps"]))
+            self.steps.update(self.result()["steps"])
             return True
         assert done.returncode == -9, done.stderr
         self.kills += 1
@@ -88,8 +88,6 @@ class History:
             if changing:
                 self.guest.work(2)
                 at = self.guest.snapshot()
-            if _attempt > 10:
-                self.steps *= 2  # a pass that is long by nature: let it end
         raise AssertionError("it never came through")
 
     def bytes_read(self) -> int:
@@ -128,4 +126,3 @@ def test_the_machine_dies_and_it_goes_on(tmp_path: Path, seed: int) -> None:
     for _cycle in range(3):
         history.cycle(history.rng.random() < 0.5)
         history.guest.work()
-

@@ -44,7 +44,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for at, length in ((0, 70_000), (MIB - 5000, 10_000), (5 * MIB, 2 * MIB), (SIZE - 600, 600)):
             out.seek(at)
             out.write(rng.randbytes(length))
-    convert(str(made / "disk.raw"), str(made / "disk.vmdk"), "streamOptimized")
+    convert(str(made / "disk.raw"), str(made / "disk.vmdk"), format="streamOptimized")
     return made
 
 

@@ -220,6 +220,7 @@ def test_nothing_speaks_against_a_later_change_id() -> None:
         (ID + "3", {"capacity": CAPACITY * 2}, {"kept_capacity": CAPACITY}, "resized"),
         ("52 11 22/3", {}, {}, "was reset"),
         (ID + "9", {}, {}, "went back, from 9 to 7"),
+        (ID + "7", {}, {"other_snapshot": True}, "the same changeId"),
         ("strange", {}, {}, "unknown form"),
         (ID + "3", {"change_id": "strange"}, {}, "unknown form"),
         (ID + "3", {}, {"build": Build("6.0.0", 3073146)}, "KB 317933"),
