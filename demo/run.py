@@ -120,9 +120,12 @@ def busy_guest() -> Iterator[None]:
     print(f"{BUSY}: its guest writes {RATE:g} MB/s from now on")
     try:
         yield
+        if not control("/guest", vm=BUSY)["running"]:
+            process.wait(60)  # it notices by itself, and notes which write was the last
     finally:
-        process.terminate()
-        process.wait(30)
+        if process.poll() is None:
+            process.terminate()
+            process.wait(30)
 
 
 def logs() -> list[Path]:

@@ -16,7 +16,8 @@ description:
     (C(changeTrackingEnabled)) and per disk (C(scsi0:0.ctkEnabled)).
   - On a running VM that alone changes nothing until the VM is powered off and on or stunned. So a snapshot without memory is
     taken and removed again, and the consolidation of the disks is waited for. A VM that is powered off needs none.
-  - The snapshot is tagged. It is removed also when something fails, and one that a killed run has left is removed by the next.
+  - The snapshot is tagged. It is removed also when something fails, and one that a killed run has left is removed by the next. Disks
+    that wait for consolidation are consolidated.
   - Refuses what vSphere cannot track, naming each disk and its reason, that is independent disks, raw device mappings in physical
     compatibility mode, and disks that are shared with other VMs; virtual hardware below version 7; and a VM that has snapshots, since
     tracking would not know what they hold.

@@ -23,6 +23,7 @@ from ansible_collections.ferry.vmware.plugins.module_utils.vsphere import (
     client,
     find,
     snapshots,
+    source_state,
 )
 from tests.lab.vcenter import VCenter
 
@@ -97,6 +98,7 @@ def session(vcenter: VCenter, params: dict[str, Any]) -> Iterator[client.Session
             for snapshot in snapshots.every(found, vm)[::-1]:
                 snapshots.remove(found, snapshot, foreign=True)
             cbt.apply(found, vm, enable=False)
+            source_state.apply(found, vm, source_state.Wanted(power="off" if vm.name == OFF else "on"))
 
 
 def control(lab: VCenter, method: str, path: str, body: bytes | None = None, **query: Any) -> Any:

@@ -113,6 +113,11 @@ class Lab:
     def close(self) -> None:
         self.session.close()
 
+    def reconnect(self) -> None:
+        """A new session, after a restart of the server."""
+        self.session.close()
+        self.session = client.connect(self.connection)
+
     def ref(self, vm: str) -> Any:
         return find.find_vm(self.session, vm)
 
@@ -143,6 +148,11 @@ class Lab:
                 data = source.randbytes(512 * source.randrange(1, 200)) if source.random() < 0.8 else bytes(512 * 64)
                 self.vcenter.write(vm, disk, source.randrange((end - len(data)) // 512) * 512, data)
 
+    def fill(self, vm: str, end: int, share: int = 512 << 10) -> None:
+        """Data of C(share) bytes in each MiB up to C(end)."""
+        for offset in range(0, end, MIB):
+            self.vcenter.write(vm, 2000, offset, random.Random(offset).randbytes(share))
+
     def params(self, vm: str, keys: tuple[int, ...] = (2000,), **more: Any) -> dict[str, Any]:
         disks = [{"disk": str(key), "dest": {"path": str(self.target(vm, key))}, "format": "raw"} for key in keys]
         return {**DEFAULTS, **self.connection, "vm": vm, "disks": disks, "ledger": str(self.folder / "state"), **more}
@@ -152,6 +162,13 @@ class Lab:
 
     def copy(self, vm: str, keys: tuple[int, ...] = (2000,), *, check: bool = False, **more: Any) -> dict[str, Any]:
         return disk_copy.run(self.params(vm, keys, **more), check=check)
+
+    def file(self, source: str, target: Path) -> dict[str, Any]:
+        """The copy of a local disk or an NBD export."""
+        disk = {"disk": None, "dest": {"path": str(target)}, "format": "raw"}
+        more = {"vm": None, "source": source, "disks": [disk]}
+        found: dict[str, Any] = disk_copy.run({**DEFAULTS, "ledger": str(self.folder / "state"), **more})["disks"][0]
+        return found
 
     def row(self, vm: str, **more: Any) -> dict[str, Any]:
         """The copy of a VM's first disk."""
@@ -181,6 +198,7 @@ class Lab:
             raise RuntimeError("no pipe")
         process.stdin.write(json.dumps(self.params(vm, keys, **more)).encode())
         process.stdin.close()
+        process.stdin = None
         return process
 
     def wait_for(self, what: Callable[[], bool], process: subprocess.Popen[bytes] | None = None, seconds: float = 60) -> None:

@@ -254,8 +254,8 @@ def test_a_lease_on_a_snapshot(vcenter: VCenter, session: client.Session) -> Non
 
 def test_a_lease_is_kept_alive_and_given_back(vcenter: VCenter, session: client.Session) -> None:
     vm = find.find_vm(session, OFF)
-    switches(vcenter, nfc_timeout=1)
     vcenter.clear()
+    switches(vcenter, nfc_timeout=1)
     with nfc.export_lease(session, vm) as lease:
         until(lambda: methods(vcenter).get("HttpNfcLeaseProgress", 0) >= 5, lease.check)
         assert lease.timeout == 1.0

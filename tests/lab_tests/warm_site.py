@@ -113,9 +113,12 @@ class WarmSite:
         process = subprocess.Popen([*command, "--rate", str(rate), "--seed", str(seed), "--log", str(log)])
         try:
             yield log
+            if not self.running(vm):
+                process.wait(60)  # it notices by itself, and notes which write was the last
         finally:
-            process.terminate()
-            process.wait(30)
+            if process.poll() is None:
+                process.terminate()
+                process.wait(30)
 
     # -- the target ---------------------------------------------------------------------------------------------------
 

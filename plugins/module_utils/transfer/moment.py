@@ -187,7 +187,7 @@ def frozen(
             hurry = isinstance(e, (Interrupted, KeyboardInterrupt))
             left = f"the snapshot {snapshot.name} ({snapshot.moref}) of the VM; the next run removes it"
             try:
-                snapshot_removal.remove(session, snapshot, timeout=_HURRY if hurry else timeout)
+                snapshot_removal.remove(session, snapshot, timeout=_HURRY if hurry else timeout, stop=None if hurry else progress.check)
             except FerryError:
                 if isinstance(e, FerryError):
                     e.add(left=left)

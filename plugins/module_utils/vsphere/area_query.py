@@ -117,9 +117,8 @@ def run(session: Session, vm: VmRef, query: Query, *, check: bool = False, progr
         result["would"] = "take a snapshot of the VM, ask for the areas, and " + ("keep it" if query.keep_snapshot else "remove it again")
         result["changed"] = bool(leftovers) or query.keep_snapshot
         return result
-    if not check:
-        for snapshot in leftovers:
-            snapshots.remove(session, snapshot, timeout=query.timeout, progress=progress)
+    for old in [] if check else leftovers:
+        snapshots.remove(session, old, timeout=query.timeout, progress=progress)
     with contextlib.ExitStack() as stack:
         if named is None:
             snapshot = stack.enter_context(
@@ -137,6 +136,11 @@ def run(session: Session, vm: VmRef, query: Query, *, check: bool = False, progr
         else:
             snapshot = named
         rows, written = _ask(session, vm, snapshot, [(d.key, change_id) for d, change_id in chosen], query, check)
+    if named is None:
+        # one that a run killed a moment ago had still asked for comes to light only now
+        late = snapshots.sweep(session, vm, purposes=cbt.SHORT_LIVED, timeout=query.timeout, progress=progress)
+        result["removed_snapshots"] += late
+        result["changed"] |= bool(late)
     result["snapshot"] = {**snapshot.as_dict(), "taken": named is None, "kept": named is not None or query.keep_snapshot}
     result["disks"] = rows
     result["changed"] |= written

@@ -33,6 +33,7 @@ _LEAVES = (
     "config.hardware.device",
     "config.template",
     "config.version",
+    "runtime.consolidationNeeded",
     "runtime.powerState",
     "snapshot",
 )
@@ -49,7 +50,7 @@ _HARDWARE = 7
 class Facts:
     """What is known of a VM's tracking. C(options): the extra configuration's C(*.ctkEnabled), by address of the disk (scsi0:0).
 
-    C(shared): why a controller's disks are shared with other VMs, by (kind, bus).
+    C(shared): why a controller's disks are shared with other VMs, by (kind, bus). C(consolidate): disks wait for consolidation.
     """
 
     power: str
@@ -61,6 +62,7 @@ class Facts:
     disks: Sequence[VmDisk]
     shared: Mapping[tuple[str, int], str]
     snapshots: Sequence[Snapshot]
+    consolidate: bool = False
 
     def configured(self, disk: VmDisk) -> bool:
         """Whether tracking is switched on for C(disk); a disk with no word of its own follows the VM."""
@@ -103,6 +105,7 @@ def facts_of(vm: VmRef, props: Mapping[str, Any]) -> Facts:
         disks=disks,
         shared=shared,
         snapshots=snapshots.tree_of(vm, props.get("snapshot")),
+        consolidate=bool(props.get("runtime.consolidationNeeded")),
     )
 
 
@@ -269,7 +272,7 @@ def apply(
     leftovers = snapshots.left_behind(session, vm, purposes=SHORT_LIVED) if any(s.tag for s in facts.snapshots) else []
     planned = plan(facts, enable, chosen, vm.name, leftovers)
     result: dict[str, Any] = {
-        "changed": planned.changes or bool(leftovers),
+        "changed": planned.changes or bool(leftovers) or facts.consolidate,
         "disks": _view(facts, chosen),
         "stunned": planned.stun,
         "removed_snapshots": [s.name for s in leftovers],
@@ -281,12 +284,14 @@ def apply(
             row["enabled"] = result["after"][row["label"]]
         return result
     try:
-        for snapshot in leftovers:
-            snapshots.remove(session, snapshot, timeout=timeout, progress=progress)
+        result["removed_snapshots"] = snapshots.sweep(session, vm, purposes=SHORT_LIVED, timeout=timeout, progress=progress)
+        snapshots.consolidate(session, vm, timeout=timeout, progress=progress)
         _reconfigure(session, vm, planned)
         if planned.stun:
             with snapshots.taken(session, vm, quiesce="never", purpose="cbt", timeout=timeout, progress=progress):
                 pass  # what counts is that it was there: the disks are opened anew, now with tracking
+            # one that a run killed a moment ago had still asked for comes to light only now
+            result["removed_snapshots"] += snapshots.sweep(session, vm, purposes=SHORT_LIVED, timeout=timeout, progress=progress)
         now = steadily(lambda: read(session, vm))
         _see(now, planned, vm)
     except FerryError as e:

@@ -38,6 +38,10 @@ VERSIONS_PATH = "/sdk/vimServiceVersions.xml"
 MAX_VERSIONS_BYTES = 1 << 20
 
 
+#: How the end of a connection shows that was closed without TLS's own good-bye.
+CLOSED = (ssl.SSLEOFError, ssl.SSLZeroReturnError)
+
+
 @dataclass(frozen=True)
 class Endpoint:
     """Where and as whom to log in. C(password) is not in its repr."""
@@ -212,11 +216,11 @@ def transport_error(e: BaseException, where: Endpoint, step: str) -> FerryError:
         return ServerError(
             f"The name {where.host} cannot be resolved.", code="unreachable", step=step, said=e, host=where.host, port=where.port
         )
-    if isinstance(e, ssl.SSLError):
+    if isinstance(e, ssl.SSLError) and not isinstance(e, CLOSED):
         return ServerError(f"{at} does not speak TLS as expected.", code="unreachable", step=step, said=e, host=where.host, port=where.port)
     if e.__class__ is http.client.HTTPException:  # how pyVmomi says an HTTP status that is no SOAP
         return ServerError(f"{at} answers with an HTTP error.", code="unreachable", step=step, said=e, host=where.host, port=where.port)
-    broke = isinstance(e, (ConnectionResetError, BrokenPipeError, http.client.HTTPException))
+    broke = isinstance(e, (ConnectionResetError, BrokenPipeError, http.client.HTTPException, *CLOSED))
     return ServerError(
         f"The connection to {at} broke." if broke else f"{at} cannot be reached.",
         code="unreachable",
@@ -344,7 +348,9 @@ class Session:
                     raise self.error(e, step) from e
                 self._login(generation)
             except Exception as e:  # typed by error(), or raised again
-                broken = isinstance(e, (ConnectionError, http.client.HTTPException)) and not isinstance(e, ConnectionRefusedError)
+                broken = isinstance(e, (ConnectionError, http.client.HTTPException, *CLOSED)) and not isinstance(e, ConnectionRefusedError)
+                if broken:
+                    self.stub.DropConnections()  # those that wait in pyVmomi's pool are of the same age
                 if again and broken and not last:
                     continue
                 typed = self.error(e, step)

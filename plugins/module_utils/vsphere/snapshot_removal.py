@@ -60,7 +60,7 @@ def remove(
         HELD.discard(snapshot.tag.id)
     deadline = Deadline(timeout)
     try:
-        while any(s.moref == snapshot.moref for s in steadily(lambda: every(session, vm), stop=stop)):
+        while any(s.moref == snapshot.moref for s in steadily(lambda: every(session, vm), patience=min(PATIENCE, timeout), stop=stop)):
             _remove_once(session, vm, snapshot, deadline, progress, stop)
         consolidate(session, vm, timeout=deadline.left, progress=progress, stop=stop)
     except ServerError as e:

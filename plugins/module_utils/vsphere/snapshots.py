@@ -13,7 +13,7 @@ from __future__ import annotations
 import contextlib
 import datetime
 from dataclasses import dataclass, replace
-from typing import Any, Iterator
+from typing import Any, Iterator, Sequence
 
 from ..errors import BadInput, FerryError, ServerError
 from . import guest, snapshot_tag
@@ -43,6 +43,7 @@ __all__ = [
     "plan_quiesce",
     "remove",
     "server_time",
+    "sweep",
     "take",
     "taken",
     "tree_of",
@@ -63,10 +64,11 @@ class _Before:
     tools: bool
     tracked: bool
     snapshots: int
+    consolidate: bool
 
 
 def _before(session: Session, vm: VmRef) -> _Before:
-    leaves = ("runtime.powerState", "guest.toolsRunningStatus", "config.changeTrackingEnabled", "snapshot")
+    leaves = ("runtime.powerState", "guest.toolsRunningStatus", "config.changeTrackingEnabled", "runtime.consolidationNeeded", "snapshot")
     rows = of_objects(session, [vm.ref], {"VirtualMachine": leaves}, step="take a snapshot")
     if not rows:
         raise BadInput("The VM is gone from vCenter.", vm=vm.name, step="take a snapshot")
@@ -77,6 +79,7 @@ def _before(session: Session, vm: VmRef) -> _Before:
         tools=p.get("guest.toolsRunningStatus") in ("guestToolsRunning", "guestToolsExecutingScripts"),
         tracked=bool(p.get("config.changeTrackingEnabled")),
         snapshots=guest.count_snapshots(p.get("snapshot")),
+        consolidate=bool(p.get("runtime.consolidationNeeded")),
     )
 
 
@@ -126,7 +129,7 @@ def take(
     progress: Progress | None = None,
     stop: Stop | None = None,
 ) -> Snapshot:
-    """Take one snapshot of all disks of C(vm), without its memory, and tag it as ours.
+    """Take one snapshot of all disks of C(vm), without its memory, and tag it as ours. A consolidation is waited for before.
 
     :param quiesce: auto (as long as the guest lets it; else without, said in remark), required, never. With VMware Tools in a
         Windows guest quiescing runs VSS, so that applications flush too; elsewhere file systems are frozen.
@@ -147,6 +150,9 @@ def take(
             next_command="remove snapshots that are no longer needed",
         )
     asked, remark = plan_quiesce(quiesce, before.power, before.tools, vm.name)
+    if before.consolidate:
+        # a snapshot that is taken while disks are consolidated has corrupted copies elsewhere (kubev2v/forklift#1193)
+        consolidate(session, vm, progress=progress, stop=stop)
     try:
         return _take(session, vm, _new_tag(vm, purpose, folder), asked, remark, timeout, progress, stop)
     except ServerError as e:
@@ -236,6 +242,16 @@ def _undo(session: Session, vm: VmRef, tag: Tag, task: Any) -> str | None:
         return None
     except FerryError:
         return left
+
+
+def sweep(
+    session: Session, vm: VmRef, *, purposes: Sequence[str], timeout: float = REMOVE_TIMEOUT, progress: Progress | None = None
+) -> list[str]:
+    """Remove what killed runs have left of C(purposes); the names of what was removed."""
+    found = left_behind(session, vm, purposes=purposes)
+    for snapshot in found:
+        remove(session, snapshot, timeout=timeout, progress=progress)
+    return [s.name for s in found]
 
 
 @contextlib.contextmanager

@@ -158,6 +158,7 @@ def test_threads_of_one_disk_share_its_turn(time: Time, folder: str) -> None:
     assert (one.bytes + two.bytes) <= 1.05 * 300 * MB
 
 
+@pytest.mark.fault("a budget far too small is raised", "budget", "who waits goes on within seconds")
 def test_changed_settings_take_effect_on_who_waits(time: Time, folder: str) -> None:
     budget.save(folder, {"overall": {"rate": 0.01}})
     reader = Reader(time, Budget(folder, time.clock).throttle(), MB, time.at + 30)
@@ -184,6 +185,7 @@ def test_lowered_rate_takes_effect(time: Time, folder: str) -> None:
     assert len([t for t in reader.log if t > 1011]) <= 2 * 19 + 2
 
 
+@pytest.mark.fault("the settings are damaged by hand", "budget", "running copies keep to the last ones")
 def test_a_broken_file_leaves_the_last_settings_in_force(time: Time, folder: str) -> None:
     budget.save(folder, {"overall": {"rate": 2}})
     shared = Budget(folder, time.clock)
@@ -220,6 +222,7 @@ def test_a_window_over_midnight_without_a_rate_lifts_the_limit(folder: str) -> N
     assert limit.rate_at(6 * 3600) == 3 * MB
 
 
+@pytest.mark.fault("the machine is restarted", "budget", "buckets begin anew")
 def test_after_a_restart_of_the_machine(time: Time, folder: str) -> None:
     budget.save(folder, {"overall": {"rate": 1}})
     time.at = 1e7
@@ -371,6 +374,7 @@ def child(folder: str) -> subprocess.Popen[str]:
     )
 
 
+@pytest.mark.fault("a copy that holds a place is killed", "budget", "the place is free at once")
 def test_a_killed_process_frees_its_slot_and_its_bucket(folder: str) -> None:
     budget.save(folder, {"hosts": {"esx1": {"disks": 1, "rate": 1000}}})
     with child(folder) as one:

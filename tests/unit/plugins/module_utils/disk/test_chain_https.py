@@ -123,6 +123,7 @@ def test_small_reads_are_gathered(server: FileServer, chain: Chain) -> None:
     source.close()
 
 
+@pytest.mark.fault("a parent was changed under its delta", "source", "refused by the CIDs")
 def test_a_parent_that_was_changed_since(server: FileServer, chain: Chain, tmp_path: Path) -> None:
     text = (tmp_path / "d1.vmdk").read_text()
     (tmp_path / "d1.vmdk").write_text(text.replace("CID=00000002", "CID=0000beef"))
@@ -130,6 +131,7 @@ def test_a_parent_that_was_changed_since(server: FileServer, chain: Chain, tmp_p
         opened(server)
 
 
+@pytest.mark.fault("the files' chain is not vCenter's", "source", "refused")
 def test_chains_that_are_not_vcenters(server: FileServer, chain: Chain, tmp_path: Path) -> None:
     with pytest.raises(VmdkError, match="another parent"):
         opened(server, [LINKS[0], LINKS[2], LINKS[3]])
@@ -158,6 +160,7 @@ def test_extents_outside_the_folder_are_refused(server: FileServer, tmp_path: Pa
         opened(server, ["[ds] vm/a.vmdk"])
 
 
+@pytest.mark.fault("a file of the chain changes while it is read", "source", "fails: never a mixture")
 def test_a_file_that_changes_is_never_mixed(server: FileServer, chain: Chain) -> None:
     source = opened(server)
     identity = source.identity
@@ -172,6 +175,7 @@ def test_a_file_that_changes_is_never_mixed(server: FileServer, chain: Chain) ->
     again.close()
 
 
+@pytest.mark.fault("cuts, 503 and an expired session under a chain of deltas", "source", "asked again: equal")
 def test_cuts_expired_sessions_and_503(server: FileServer, chain: Chain) -> None:
     server.fault = lambda handler, n: n in (3, 9, 30) and (handler.answer(503) or True)
     server.cut = lambda n: n in (5, 20, 40, 41)

@@ -180,3 +180,29 @@ def test_a_verification_that_was_cut_off_is_made_up_for(way_at: tuple[Way, Snaps
     result = way.copy(at, verify="sample")
     assert (result.mode, result.verified) == ("none", "sample") and result.bytes_verified > 0
     assert way.copy(at, verify="sample").bytes_verified == 0
+
+
+def test_what_is_written_while_a_flush_is_under_way_is_durable_only_with_the_next(
+    way_at: tuple[Way, Snapshot], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    way, at = way_at
+
+    class Meanwhile(FileSink):
+        """Another worker writes and marks a unit between the flush and its record in the ledger."""
+
+        def flush(self) -> None:
+            super().flush()
+            if units:
+                job.work(units.pop())
+
+    units: list[copy.Unit] = []
+    with way.job(at, sink=Meanwhile, unit=MIB) as job:
+        job.prepare()
+        found = list(job.units())
+        job.work(found[0])
+        units.append(found[1])
+        job.make_durable()
+        assert ledger.left(job.ledger.states(0, 3)) == b"\0\0\1"
+    monkeypatch.setattr(ledger, "boot_id", lambda: "another boot")
+    with way.job(at, unit=MIB) as job:
+        assert ledger.left(job.ledger.states(0, 3)) == b"\0\1\1"

@@ -29,9 +29,7 @@ def way(tmp_path: Path, guest: Guest) -> Way:
 
 def missing(guest: Guest, at: Snapshot, chunk: int, uuid: str = UUID) -> Tracking:
     """A tracking that does not tell what changed in C(chunk)."""
-    return Tracking(
-        f"{uuid}/{at.number}", lambda since: [a for a in guest.areas(since, at) if not chunk * MIB <= a[0] < (chunk + 1) * MIB]
-    )
+    return Tracking(f"{uuid}/{at.number}", lambda since: [a for a in guest.areas(since, at) if not chunk * MIB <= a[0] < (chunk + 1) * MIB])
 
 
 def test_a_missed_change_is_found_and_mended(way: Way, guest: Guest) -> None:
@@ -128,5 +126,3 @@ def test_the_sample_moves_on_until_all_had_their_turn(tmp_path: Path) -> None:
     assert len(list(sampling.choose(book, 1e-9, 5))) == 1 and not list(sampling.choose(book, 0, 5))
     assert len(list(sampling.choose(book, 1, 5))) == 2998
     book.close()
-
-

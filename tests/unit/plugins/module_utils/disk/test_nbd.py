@@ -173,6 +173,7 @@ def certificates(folder: Path, authority: trustme.CA, *names: str) -> str:
     return str(folder)
 
 
+@pytest.mark.fault("the certificate is of another authority or name", "NBD", "refused")
 def test_tls_is_verified(server: Server, disk: Path, tmp_path: Path) -> None:
     authority, other = trustme.CA(), trustme.CA()
     folder = certificates(tmp_path / "server", authority, "localhost")
@@ -206,6 +207,7 @@ def test_tls_over_a_unix_socket(server: Server, disk: Path, tmp_path: Path) -> N
     source.close()
 
 
+@pytest.mark.fault("the server answers reads with errors for a while", "NBD", "asked again: equal")
 def test_errors_of_the_server_are_asked_again(server: Server, disk: Path, tmp_path: Path) -> None:
     ill = tmp_path / "ill"
     ill.touch()
@@ -222,6 +224,7 @@ def test_errors_of_the_server_are_asked_again(server: Server, disk: Path, tmp_pa
     source.close()
 
 
+@pytest.mark.fault("the server cannot read a place", "NBD", "fails with the byte, after five tries")
 def test_an_error_that_stays_is_told_with_its_place(server: Server, disk: Path) -> None:
     server.start("--filter=error", "file", str(disk), "error-pread-rate=100%", "error=ENOMEM")
     source = NbdSource(server.uri, name="Hard disk 1")
@@ -240,6 +243,7 @@ def test_slow_answers_arrive(server: Server, disk: Path) -> None:
     source.close()
 
 
+@pytest.mark.fault("the server accepts and never answers", "NBD", "connected anew within patience, then fails")
 def test_a_silent_server_is_given_up(server: Server, disk: Path) -> None:
     server.start("--filter=delay", "file", str(disk), "delay-read=60")
     source = NbdSource(server.uri, timeout=0.5, patience=1.0)
@@ -249,6 +253,7 @@ def test_a_silent_server_is_given_up(server: Server, disk: Path) -> None:
     source.close()
 
 
+@pytest.mark.fault("the server is killed in the middle and comes back", "NBD", "goes on where it was: equal")
 def test_killed_in_the_middle_and_started_again(server: Server, disk: Path) -> None:
     slow = ("--filter=delay", "file", str(disk), "delay-read=30ms")
     server.start(*slow)
@@ -265,6 +270,7 @@ def test_killed_in_the_middle_and_started_again(server: Server, disk: Path) -> N
     source.close()
 
 
+@pytest.mark.fault("the server is killed and stays away", "NBD", "fails within patience; a later read goes on")
 def test_killed_for_good(server: Server, disk: Path) -> None:
     server.start("--filter=delay", "file", str(disk), "delay-read=1")
     source = NbdSource(server.uri, patience=1.0)
@@ -290,6 +296,7 @@ def test_killed_for_good(server: Server, disk: Path) -> None:
     source.close()
 
 
+@pytest.mark.fault("another disk is behind the same name after a cut", "NBD", "refused")
 def test_another_disk_behind_the_same_name_is_refused(server: Server, disk: Path) -> None:
     server.start("file", str(disk))
     source = NbdSource(server.uri, connections=1)

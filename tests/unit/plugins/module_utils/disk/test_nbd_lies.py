@@ -117,6 +117,7 @@ def no_magic(s: socket.socket, cookie: bytes, offset: int, length: int) -> bool:
     return True
 
 
+@pytest.mark.fault("the server answers less than asked, of another place, or nonsense", "NBD", "fails: never data")
 @pytest.mark.parametrize("answer", [structured_half, structured_elsewhere, simple_half, other_cookie, no_magic])
 def test_less_or_other_than_asked_is_never_data(tmp_path: Path, answer: Any) -> None:
     liar = Liar(tmp_path, MIB, answer, structured=answer.__name__.startswith("structured"))

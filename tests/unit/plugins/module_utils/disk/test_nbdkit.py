@@ -143,6 +143,7 @@ time.sleep(600)
 """
 
 
+@pytest.mark.fault("SIGKILL while an nbdkit of ours runs", "NBD", "nbdkit ends too; the next run removes its folder")
 @needs_nbdkit
 def test_killed_with_its_parent_and_swept_by_the_next(base: str, disk: str) -> None:
     with subprocess.Popen(

@@ -143,6 +143,7 @@ def syncs(monkeypatch: pytest.MonkeyPatch) -> list[Crash]:
     return watching
 
 
+@pytest.mark.fault("power fails while a sparse VMDK is written or flushed", "target", "what was flushed is there; written on: equal")
 @pytest.mark.parametrize("seed", range(12))
 def test_sparse_after_a_power_failure(tmp_path: Path, syncs: list[Crash], seed: int) -> None:
     """What was flushed and not written since is there; the file is taken up again, and can be written on."""
@@ -195,6 +196,7 @@ def test_grains_that_were_given_back_are_used_again(tmp_path: Path) -> None:
     assert size < 10 * MIB
 
 
+@pytest.mark.fault("another VMDK stands at the target", "target", "refused and left as it is")
 def test_what_stands_there_is_not_taken_for_ours(tmp_path: Path) -> None:
     other = tmp_path / "other.vmdk"
     subprocess.run(["qemu-img", "create", "-f", "vmdk", str(other), "4M"], check=True, capture_output=True)
