@@ -89,8 +89,21 @@ OWN = frozenset(
         "verify_whole",
     )
 )
-#: Failures that the next try would meet again.
-FINAL = ("bad_input", "busy", "missing_library", "target_too_small", "no_way", "not_found", "ambiguous")
+#: Failures that may be over by the next try: a server that is away or busy, a copy whose process was killed.
+PASSING = (
+    "fault",
+    "lease",
+    "not_consolidated",
+    "protocol",
+    "quiesce",
+    "server",
+    "snapshot_gone",
+    "source",
+    "task",
+    "timeout",
+    "unreachable",
+    "vanished",
+)
 
 
 class ActionModule(ActionBase):
@@ -158,7 +171,7 @@ class ActionModule(ActionBase):
                 out["failures"] += 1
                 out["changed"] = out["changed"] or bool(done.get("changed"))
                 code = str((done.get("failure") or {}).get("code") or "")
-                if in_a_row > tolerated or code in FINAL or not code or not cycles:
+                if in_a_row > tolerated or code not in PASSING or not cycles:
                     return {**done, **{k: v for k, v in out.items() if k != "disks"}, "changed": out["changed"]}
                 self._say(f"cycle {len(cycles) + 1} failed ({printable(done.get('msg') or code, 200)}); it is tried again")
                 self._pause(max(1.0, terms.interval))

@@ -139,7 +139,7 @@ vm:
       description: Its inventory path.
       type: str
 failure:
-  description: What went wrong, as data. RV(failure.details) lists the disks that cannot be tracked, with the reason for each.
+  description: What went wrong, as data. Its C(details) list the disks that cannot be tracked, with the reason for each.
   type: dict
   returned: failure
 """

@@ -45,6 +45,8 @@ options:
       - Whether the guest's file systems are frozen for the moment of a snapshot that is taken. Areas do not need that; the bytes of
         a kept snapshot may.
       - V(auto) does without where the guest cannot, which RV(snapshot.remark) then says. V(required) fails then.
+      - It needs VMware Tools. In Windows they use VSS, so that applications write out what they have, too; elsewhere file systems are
+        frozen, and scripts of the guest's own can do more.
     type: str
     choices: [auto, required, never]
     default: never

@@ -25,7 +25,7 @@ options:
     type: str
     required: true
   disks:
-    description: What goes where, as M(ferry.vmware.vm_disk_copy#module:disks) has it.
+    description: What goes where, as O(ferry.vmware.vm_disk_copy#module:disks) has it.
     type: list
     elements: dict
     required: true
@@ -90,44 +90,44 @@ options:
     type: int
     default: 2
   quiesce:
-    description: See M(ferry.vmware.vm_disk_copy#module:quiesce).
+    description: See O(ferry.vmware.vm_disk_copy#module:quiesce).
     type: str
   transport:
-    description: See M(ferry.vmware.vm_disk_copy#module:transport).
+    description: See O(ferry.vmware.vm_disk_copy#module:transport).
     type: str
   vddk:
-    description: See M(ferry.vmware.vm_disk_copy#module:vddk).
+    description: See O(ferry.vmware.vm_disk_copy#module:vddk).
     type: dict
   nbd_tls_certificates:
-    description: See M(ferry.vmware.vm_disk_copy#module:nbd_tls_certificates).
+    description: See O(ferry.vmware.vm_disk_copy#module:nbd_tls_certificates).
     type: path
   bad_builds:
-    description: See M(ferry.vmware.vm_disk_copy#module:bad_builds).
+    description: See O(ferry.vmware.vm_disk_copy#module:bad_builds).
     type: list
     elements: str
   budget:
-    description: Read budgets, see M(ferry.vmware.vm_disk_copy#module:budget).
+    description: Read budgets, see O(ferry.vmware.vm_disk_copy#module:budget).
     type: dict
   workers:
-    description: See M(ferry.vmware.vm_disk_copy#module:workers).
+    description: See O(ferry.vmware.vm_disk_copy#module:workers).
     type: int
   chunk_size:
-    description: See M(ferry.vmware.vm_disk_copy#module:chunk_size).
+    description: See O(ferry.vmware.vm_disk_copy#module:chunk_size).
     type: int
   verify:
-    description: See M(ferry.vmware.vm_disk_copy#module:verify).
+    description: See O(ferry.vmware.vm_disk_copy#module:verify).
     type: str
   ledger:
-    description: See M(ferry.vmware.vm_disk_copy#module:ledger).
+    description: See O(ferry.vmware.vm_disk_copy#module:ledger).
     type: path
   patience:
-    description: See M(ferry.vmware.vm_disk_copy#module:patience).
+    description: See O(ferry.vmware.vm_disk_copy#module:patience).
     type: int
   root_helper:
-    description: See M(ferry.vmware.vm_disk_copy#module:root_helper).
+    description: See O(ferry.vmware.vm_disk_copy#module:root_helper).
     type: str
   take_over:
-    description: See M(ferry.vmware.vm_disk_copy#module:take_over).
+    description: See O(ferry.vmware.vm_disk_copy#module:take_over).
     type: bool
 extends_documentation_fragment:
   - ferry.vmware.attributes

@@ -128,20 +128,26 @@ class Bench:
         areas, listed = self.folder / "areas", self.folder / "extents"
         areas.write_text("".join(f"{start} {AREA}\n" for start in changed))
         listed.write_text("".join(f"{start} {AREA}\n" for start in changed))
-        # the state before: other bytes at the areas
-        base = self.forget("base")
+        # the state before: other bytes at the areas, in a target and a ledger that know of no change since
+        mine, theirs, ledger = self.forget("mine"), self.forget("theirs"), self.folder / "mine.ledger"
         whole = self.folder / "whole"
         whole.write_text(f"0 {size}\n")
-        self.ours(self.disk(name, size, "base", allocated=str(whole)))
-        with base.open("r+b") as f:
-            for start in changed:
-                f.seek(start)
-                f.write(b"before" * (AREA // 6))
+        self.ours(self.disk(name, size, "mine", allocated=str(whole)))
+        kept, stamp = ledger.read_bytes(), mine.stat().st_mtime_ns
+
+        def before(target: Path) -> None:
+            with target.open("r+b") as f:
+                for start in changed:
+                    f.seek(start)
+                    f.write(b"before__" * (AREA // 8))
+                os.fsync(f.fileno())
+
         read: list[int] = []
 
         def we() -> float:
-            for suffix in ("", ".ledger"):
-                shutil.copyfile(str(base) + suffix, str(self.folder / "mine") + suffix) if suffix else reflink(base, self.folder / "mine")
+            before(mine)
+            ledger.write_bytes(kept)
+            os.utime(mine, ns=(stamp, stamp))
             return said(self.ours(self.disk(name, size, "mine", areas=str(areas))))
 
         def said(found: tuple[float, dict[str, Any]]) -> float:
@@ -155,9 +161,11 @@ class Bench:
         def they() -> float:
             if not extents:
                 return self.peer(name, self.forget("theirs"), BEST)
-            reflink(base, self.folder / "theirs")
+            if not theirs.exists():
+                subprocess.run(["cp", "--sparse=always", str(mine), str(theirs)], check=True)
+            before(theirs)
             filters = ["--filter=extentlist", f"extentlist={listed}"]
-            return self.peer(name, self.folder / "theirs", (BEST[0], BEST[1], [*BEST[2], "--destination-is-zero"]), filters)
+            return self.peer(name, theirs, (BEST[0], BEST[1], [*BEST[2], "--destination-is-zero"]), filters)
 
         a, b = in_turns(self.rounds, we, they)
         same(self.folder / "mine", raw)
@@ -165,12 +173,6 @@ class Bench:
         self.row(work, f"{NAME}, {label}", a, b, goal)
         wanted = len(changed) * AREA
         self.row(f"{work}: bytes read", "the changed bytes", max(read), wanted, round(1 / 1.1, 2), "B")
-
-
-def reflink(source: Path, target: Path) -> None:
-    """Copy a sparse file with its holes."""
-    target.unlink(missing_ok=True)
-    subprocess.run(["cp", "--sparse=always", "--reflink=auto", str(source), str(target)], check=True)
 
 
 def model(folder: Path, disks: dict[str, Path]) -> Path:

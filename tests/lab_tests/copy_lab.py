@@ -189,10 +189,10 @@ class Lab:
 
     # -- copies that are killed ---------------------------------------------------------------------------------------
 
-    def start(self, vm: str, keys: tuple[int, ...] = (2000,), **more: Any) -> subprocess.Popen[bytes]:
-        """The copy in a process of its own, which gets its options on standard input."""
+    def start(self, vm: str, keys: tuple[int, ...] = (2000,), host: str = "", **more: Any) -> subprocess.Popen[bytes]:
+        """The copy in a process of its own, which gets its options on standard input; C(host): its machine's name is another one."""
         process = subprocess.Popen(
-            [sys.executable, "-c", _CHILD], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env={**os.environ}
+            [sys.executable, "-c", _CHILD, host], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env={**os.environ}
         )
         if process.stdin is None:
             raise RuntimeError("no pipe")
@@ -225,7 +225,9 @@ class Lab:
 
 
 _CHILD = """
-import json, sys
+import json, socket, sys
+if sys.argv[1]:
+    socket.gethostname = lambda: sys.argv[1]
 from ansible_collections.ferry.vmware.plugins.module_utils.transfer import disk_copy
 print(json.dumps(disk_copy.run(json.load(sys.stdin)), default=str))
 """

@@ -80,6 +80,7 @@ def test_the_disks_are_read_from_the_snapshot(vcenter: VCenter, session: client.
         ("never", True, False, None),
     ],
 )
+@pytest.mark.fault("the guest cannot be quiesced", where="snapshot", ends="quiesce: auto goes on without and says so")
 def test_quiescing(vcenter: VCenter, session: client.Session, quiesce: str, fault: bool, quiesced: bool, remark: str | None) -> None:
     vm = find.find_vm(session, TWO)
     if fault:
@@ -92,6 +93,7 @@ def test_quiescing(vcenter: VCenter, session: client.Session, quiesce: str, faul
     assert snapshots.every(session, vm) == []
 
 
+@pytest.mark.fault("the guest cannot be quiesced, and quiesce is required", where="snapshot", ends="refused; no snapshot is left")
 def test_quiescing_that_is_required_and_cannot_be(vcenter: VCenter, session: client.Session) -> None:
     vm = find.find_vm(session, TWO)
     vcenter.fault("quiesce_fail", match=TWO)
@@ -142,6 +144,7 @@ def test_removal_waits_for_consolidation_and_tells_how_far_it_is(vcenter: VCente
     assert all(len(d.chain) == 1 for d in cbt.read(session, vm).disks)
 
 
+@pytest.mark.fault("a consolidation fails", where="snapshot", ends="done again until vCenter says that none is needed")
 def test_a_consolidation_that_failed_is_done_again(vcenter: VCenter, session: client.Session) -> None:
     vm = two(session)
     snapshot = snapshots.take(session, vm)
@@ -155,6 +158,23 @@ def test_a_consolidation_that_failed_is_done_again(vcenter: VCenter, session: cl
     assert all(len(d.chain) == 1 for d in cbt.read(session, vm).disks)
 
 
+def test_disks_are_consolidated_before_a_snapshot_is_taken(vcenter: VCenter, session: client.Session) -> None:
+    vm = two(session)
+    with contextlib.closing(Client(vcenter)) as plain:
+        theirs = plain.snapshot(plain.vm(TWO), "of a backup")
+        plain.wait(theirs.RemoveSnapshot_Task(False, False))
+    assert snapshots.needs_consolidation(session, vm)
+    switches(vcenter, consolidate_seconds=0.5)
+    with snapshots.taken(session, vm) as snapshot:
+        assert not snapshots.needs_consolidation(session, vm)
+        assert all(len(d.chain) == 1 for d in snapshots.disks_at(session, vm, snapshot))
+
+
+@pytest.mark.fault(
+    "vCenter restarts while a snapshot is taken, and while it is removed",
+    where="snapshot",
+    ends="waited for and looked up again: one snapshot, then none",
+)
 def test_a_restart_of_vcenter_while_a_snapshot_is_taken_and_removed(vcenter: VCenter, session: client.Session) -> None:
     vm = two(session)
     switches(vcenter, snapshot_seconds=0.5, consolidate_seconds=1)
@@ -175,6 +195,7 @@ def test_a_restart_of_vcenter_while_a_snapshot_is_taken_and_removed(vcenter: VCe
     assert not snapshots.needs_consolidation(session, vm)
 
 
+@pytest.mark.fault("stopped while a snapshot is taken", where="snapshot", ends="waited for and removed before the process ends")
 def test_stopped_while_a_snapshot_is_taken(vcenter: VCenter, session: client.Session) -> None:
     vm = two(session)
     switches(vcenter, snapshot_seconds=0.5)
@@ -203,6 +224,9 @@ def test_no_more_snapshots_than_tracking_bears(session: client.Session, monkeypa
 # -- distrust -------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.fault(
+    "a revert that keeps the changeId's UUID, or its number", where="tracking", ends="noticed in vCenter's own record of tasks"
+)
 @pytest.mark.parametrize("kind", ["new", "keep", "lower"])
 def test_a_revert_is_noticed_however_the_change_id_looks(vcenter: VCenter, session: client.Session, kind: str) -> None:
     vm = two(session)
@@ -267,6 +291,7 @@ def test_a_lease_is_kept_alive_and_given_back(vcenter: VCenter, session: client.
         pass
 
 
+@pytest.mark.fault("an export lease is lost while it is read", where="NFC", ends="error that says so")
 def test_a_lost_lease_is_said(vcenter: VCenter, session: client.Session) -> None:
     vm = find.find_vm(session, OFF)
     switches(vcenter, nfc_timeout=1)
@@ -281,6 +306,7 @@ def test_a_lost_lease_is_said(vcenter: VCenter, session: client.Session) -> None
     assert (e.value.code, e.value.vm) == ("lease_lost", OFF)
 
 
+@pytest.mark.fault("an export lease fails before it is ready", where="NFC", ends="error with vCenter's reason")
 def test_a_lease_that_never_becomes_ready_says_why(vcenter: VCenter, session: client.Session) -> None:
     vm = find.find_vm(session, OFF)
     vcenter.fault("nfc_error", match=OFF)

@@ -22,7 +22,7 @@ import pytest
 from .vcenter_lab import running
 from .warm_site import KEYS, WarmSite, write_model
 
-NAMES = ("gentle 在庫", "idle", "hasty", "killed", "timed", "planned")
+NAMES = ("gentle 在庫", "idle", "hasty", "killed", "timed", "planned", "missing", "shot")
 
 
 @pytest.fixture(scope="module")
@@ -155,3 +155,38 @@ def test_no_cutover_where_it_would_overrun(site: WarmSite) -> None:
     run = site.run("cutover", "planned", ferry_cutover="in_budget", ferry_downtime_budget=1)
     assert run.code != 0 and site.running("planned")
     assert "1 s are allowed" in run.out and "pass without a byte copied" in run.out, run.out[-3000:]
+
+
+def test_changes_that_tracking_missed_are_found_at_the_cutover_and_mended(site: WarmSite) -> None:
+    """Every second area is left out of the answers: reading back cannot see it, the sample outside does."""
+    vm = "missing"
+    site.ask("/switches", "POST", {"name": "cbt_miss", "vm": vm, "value": "every:2"})
+    with site.writer(vm, rate=3) as log:
+        run = site.run("precopy", vm, ferry_precopy_min_cycles=2)
+        assert run.code == 0, run.out[-5000:]
+        cut = site.run("cutover", vm, ferry_outside_sample=50)
+    assert cut.code == 0, cut.out[-5000:]
+    result = cut.facts["cutover"]
+    assert result["outside_wrong"] > 0 and f"{result['outside_wrong']} differed" in cut.out
+    assert_equal(site, vm, log)
+
+
+def test_a_cycle_that_fails_is_tried_again(site: WarmSite) -> None:
+    """SIGKILL to the copy alone, as the kernel does when memory is short: the loop says so and goes on."""
+    vm = "shot"
+    with site.writer(vm, rate=2) as log:
+        process = site.start("precopy", vm, ferry_precopy_min_cycles=3, ferry_precopy_interval=1)
+        said: list[str] = []
+        assert process.stdout is not None
+        for line in process.stdout:
+            said.append(line)
+            if ": cycle 2, incremental" in line:
+                until(site.copying, "the next cycle's copy", process)
+                for pid in site.copying():
+                    os.kill(pid, signal.SIGKILL)
+        assert process.wait(60) == 0, "".join(said)[-5000:]
+        assert "it is tried again" in "".join(said) and ": cycle 4, incremental" in "".join(said)
+        assert site.snapshots(vm) == []
+        cut = site.run("cutover", vm)
+    assert cut.code == 0, cut.out[-5000:]
+    assert_equal(site, vm, log)

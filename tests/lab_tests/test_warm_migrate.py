@@ -104,7 +104,10 @@ class Landing(WarmSite):
             for port in self.cloud.network.ports(tags=f"ferry_source={UUID.format(self.number(vm))}"):
                 self.cloud.network.delete_port(port)
             for volume in self.volumes(vm).values():
-                self.cloud.block_storage.delete_volume(volume)
+                storage, newer = self.cloud.block_storage, {"microversion": "3.27"}
+                for left in storage.get(f"/attachments?volume_id={volume.id}", **newer).json()["attachments"]:
+                    storage.delete(f"/attachments/{left['id']}", **newer)  # of a killed copy
+                storage.delete_volume(volume)
 
 
 @pytest.fixture(scope="module")
@@ -115,6 +118,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Landing]:
     with running(folder, model) as vcenter, openstack.connect(cloud="lab") as cloud:
         made = Landing(folder, vcenter)
         made.cloud = cloud
+        made.remove_all()
         yield made
         made.remove_all()
 
@@ -156,7 +160,7 @@ def test_killed_between_shutdown_and_landing(site: Landing) -> None:
     with site.writer(vm, rate=4) as log:
         code, out, _told = site.play("precopy", vm)
         assert code == 0, out[-5000:]
-        order = site.order("cutover", vm, cutover_refresh=False, ferry_read_budget={"overall": {"rate": 1}})
+        order = site.order("cutover", vm, ferry_cutover_refresh=False, ferry_read_budget={"overall": {"rate": 1}})
         with open(site.folder / "killed.txt", "w+", encoding="utf-8") as said:
             process = subprocess.Popen(order, env=site.surroundings(), stdout=said, stderr=subprocess.STDOUT, start_new_session=True)
             try:

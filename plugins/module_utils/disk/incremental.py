@@ -113,7 +113,7 @@ def copy(job: Job, first: int, count: int, chunks: Chunks, *, counted: bool = Tr
             else:
                 areas.append((start, length))
     size = sum(length for _start, length in areas)
-    reads = [(start, job.read(start, length)) for start, length in joined(areas, getattr(job.source, "gap", 0))]
+    reads = job.read_areas(joined(areas, getattr(job.source, "gap", 0)))
     written = (_proven if job.proving else _plain)(job, first, states, digests, reads)
     job.ledger.mark(first, bytes(states), bytes(digests))
     job.count(size if counted else 0, written=written)

@@ -28,6 +28,10 @@ _ZEROES = {n: bytes(n) for n in (_BLOCK, CHUNK)}
 _ZERO_RUN = 64 * 1024
 #: What a budget is asked for at once (bytes), so that a copy that waits for it can be stopped.
 _SLICE = 1 << 20
+#: Areas that a source is asked for at once.
+_AT_ONCE = 64
+#: Each thread's memory for what it reads.
+_mine = threading.local()
 
 
 @dataclass
@@ -262,13 +266,43 @@ class Job:
         """
         self.pay(length)
         data = self.source.read(start, length)
+        self._received(start, length, data)
+        return data
+
+    def _read_whole(self, start: int, length: int) -> bytes | bytearray:
+        """As C(read); what it returns holds until this thread reads again."""
+        into = getattr(self.source, "read_into", None)
+        if into is None:
+            return self.read(start, length)
+        self.pay(length)
+        buffer: bytearray | None = getattr(_mine, "buffer", None)
+        if buffer is None or len(buffer) != length:
+            buffer = _mine.buffer = bytearray(length)
+        into(start, buffer)
+        self._received(start, length, buffer)
+        return buffer
+
+    def _received(self, start: int, length: int, data: bytes | bytearray) -> None:
         if len(data) != length:
             raise SourceError(
                 f"The source gave {len(data)} bytes where {length} were asked for, at byte {start}.", disk=self.disk, step="read"
             )
         with self.lock:
             self.result.bytes_read += length
-        return data
+
+    def read_areas(self, areas: list[tuple[int, int]]) -> list[tuple[int, bytes]]:
+        """(start, bytes) of each of C(areas), by as few requests as the source can do with."""
+        many = getattr(self.source, "read_many", None)
+        if many is None or len(areas) < 2:
+            return [(start, self.read(start, length)) for start, length in areas]
+        out: list[tuple[int, bytes]] = []
+        for i in range(0, len(areas), _AT_ONCE):
+            asked = areas[i : i + _AT_ONCE]
+            self.pay(sum(length for _start, length in asked))
+            for (start, length), data in zip(asked, many(asked), strict=True):
+                self._received(start, length, data)
+                out.append((start, data))
+        return out
 
     def work(self, unit: Unit) -> None:
         """Copy one unit. Called by several threads."""
@@ -288,7 +322,7 @@ class Job:
             base = unit.first * CHUNK
             data: Any
             if len(unit.ranges) == 1 and unit.ranges[0] == (base, size):
-                data = self.read(base, size)
+                data = self._read_whole(base, size)
             else:
                 data = bytearray(size)
                 for start, length in unit.ranges:

@@ -112,7 +112,6 @@ class Targets:
 
         :param known: the volume's metadata.
         """
-        new = not os.path.exists(self.ledger_path(w))
         ledger = ledgers.Ledger(self.ledger_path(w), w.capacity)
         self.stack.callback(ledger.close)
         if self.params["mode"] == "full" and ledger.fact("state") == "complete":
@@ -122,7 +121,7 @@ class Targets:
         self._open.append(target)
         if volume is not None and known.get(LEDGER):
             self.dead.add(known[LEDGER].partition(":")[0])
-        if new and self.params["mode"] != "full" and known.get(DIGEST) and known.get(SOURCE) is not None:
+        if ledger.fact("target") is None and self.params["mode"] != "full" and known.get(DIGEST) and known.get(SOURCE) is not None:
             target.adopted = self._adopt(target, known)
         return target
 

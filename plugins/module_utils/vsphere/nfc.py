@@ -131,24 +131,26 @@ class Lease:
 
     def complete(self) -> None:
         """End it: everything was read. The VM is free again."""
+        self._quiet()
         self.check()
-        self._end(lambda: self._session.call(self._ref.HttpNfcLeaseProgress, 100, step="end the lease"))
+        self._session.call(self._ref.HttpNfcLeaseProgress, 100, step="end the lease")
         self._session.call(self._ref.HttpNfcLeaseComplete, step="end the lease")
+        self._ended = True
 
     def abort(self) -> None:
-        """Give it back where reading has failed; the VM is free again. A lease that is gone already is no error."""
-        self._end(lambda: None)
+        """Give it back where reading has failed; the VM is free again. One that is over already is no error."""
+        self._quiet()
+        if self._ended:
+            return
+        self._ended = True
         try:
             self._session.call(self._ref.HttpNfcLeaseAbort, None, step="abort the lease")
         except ServerError:
             pass  # it times out by itself
 
-    def _end(self, last: Callable[[], object]) -> None:
+    def _quiet(self) -> None:
         self._over.set()
         self._thread.join()
-        if not self._ended:
-            self._ended = True
-            last()
 
     def _keep_alive(self) -> None:
         """Report progress three times within each timeout. A vCenter that is away may come back before the lease is over."""
@@ -177,11 +179,10 @@ class Lease:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
-        if self._ended:
-            return
-        if kind is None:
-            self.complete()
-        else:
+        try:
+            if kind is None and not self._ended:
+                self.complete()
+        finally:
             self.abort()
 
 

@@ -154,22 +154,29 @@ def take(
         # a snapshot that is taken while disks are consolidated has corrupted copies elsewhere (kubev2v/forklift#1193)
         consolidate(session, vm, progress=progress, stop=stop)
     try:
-        return _take(session, vm, _new_tag(vm, purpose, folder), asked, remark, timeout, progress, stop)
+        found = _take(session, vm, _new_tag(vm, purpose, folder), asked, remark, timeout, progress, stop)
+        if found.quiesced or not asked:
+            return found
+        said, left = "vSphere has taken it without, and gives no reason", None
+        if quiesce != "required":
+            return replace(found, remark=f"not quiesced: {said}; the snapshot is as after a power failure")
+        remove(session, found, stop=stop)
     except ServerError as e:
         if not asked or not is_quiesce_fault(e):
             raise
-        if quiesce == "required":
-            raise BadInput(
-                "The guest could not be quiesced.",
-                code="quiesce",
-                vm=vm.name,
-                step="take a snapshot",
-                said=e.said,
-                left=e.left,
-                next_command="look at the guest's event log (Windows: the VSS writers), or choose quiesce: auto",
-            ) from e
-        remark = f"not quiesced, because the guest could not ({e.said}); the snapshot is as after a power failure"
-        return _take(session, vm, _new_tag(vm, purpose, folder), False, remark, timeout, progress, stop)
+        said, left = e.said or e.message, e.left
+        if quiesce != "required":
+            remark = f"not quiesced, because the guest could not ({said}); the snapshot is as after a power failure"
+            return _take(session, vm, _new_tag(vm, purpose, folder), False, remark, timeout, progress, stop)
+    raise BadInput(
+        "The guest could not be quiesced.",
+        code="quiesce",
+        vm=vm.name,
+        step="take a snapshot",
+        said=said,
+        left=left,
+        next_command="look at the guest's event log (Windows: the VSS writers), or choose quiesce: auto",
+    )
 
 
 def _new_tag(vm: VmRef, purpose: str, folder: str | None) -> Tag:
@@ -192,27 +199,35 @@ def _take(
     stamp = steadily(lambda: server_time(session), stop=stop).astimezone(datetime.timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
     text = tag.text("Taken by ferry.vmware and removed by it. Do not revert to it or remove it while a migration runs.")
     task: Any = None
+    busy = False
     try:
-        while task is None:
+        while True:
+            failed: ServerError | None = None
             try:
                 task = session.call(vm.ref.CreateSnapshot_Task, f"ferry {tag.purpose} {stamp}", text, False, quiesced, step=step)
+                wait_task(session, task, vm=vm.name, step=step, timeout=deadline.left, progress=progress, patience=PATIENCE, stop=stop)
             except ServerError as e:
-                # the request may have arrived all the same: found by its tag, it is the one
-                if is_away(e) and (found := _by_id(session, vm, tag, deadline)):
-                    return replace(found, remark=remark)
-                if not (is_away(e) or is_busy(e)) or not deadline.wait():
+                busy = busy or is_busy(e)
+                if not (is_busy(e) or is_away(e) or e.details.get("gone")):
                     raise
+                failed = e
+            # a request or a task that vCenter gave no answer to may have been carried out: found by its tag, it is the one
+            found = steadily(lambda: _by_id(session, vm, tag), stop=stop)
+            if found:
+                break
+            if failed is None:
+                raise ServerError("vCenter has taken no snapshot, though it did not refuse.", code="no_snapshot", vm=vm.name, step=step)
+            if not deadline.wait():
+                raise failed
             if stop is not None:
                 stop()
-        try:
-            wait_task(session, task, vm=vm.name, step=step, timeout=deadline.left, progress=progress, patience=PATIENCE, stop=stop)
-        except ServerError as e:
-            if not e.details.get("gone"):
-                raise
-        found = _by_id(session, vm, tag, deadline)
-        if found is None:
-            raise ServerError("vCenter has taken no snapshot, though it did not refuse either.", code="no_snapshot", vm=vm.name, step=step)
-        return replace(found, remark=remark)
+        for twice in found[:-1]:
+            remove(session, twice, stop=stop)
+        if busy:
+            # perhaps with one that a run killed a moment ago had asked for
+            sweep(session, vm, purposes=[tag.purpose])
+        snapshot_tag.HELD.add(tag.id)
+        return replace(found[-1], remark=remark)
     except BaseException as e:
         snapshot_tag.HELD.discard(tag.id)
         left = _undo(session, vm, tag, task)
@@ -221,12 +236,8 @@ def _take(
         raise
 
 
-def _by_id(session: Session, vm: VmRef, tag: Tag, deadline: Deadline) -> Snapshot | None:
-    try:
-        there = steadily(lambda: every(session, vm), patience=min(PATIENCE, deadline.left))
-    except ServerError:
-        return None
-    return next((s for s in there if s.tag is not None and s.tag.id == tag.id), None)
+def _by_id(session: Session, vm: VmRef, tag: Tag) -> list[Snapshot]:
+    return [s for s in every(session, vm) if s.tag is not None and s.tag.id == tag.id]
 
 
 def _undo(session: Session, vm: VmRef, tag: Tag, task: Any) -> str | None:
@@ -236,8 +247,7 @@ def _undo(session: Session, vm: VmRef, tag: Tag, task: Any) -> str | None:
         if task is not None:
             with contextlib.suppress(ServerError):
                 wait_task(session, task, vm=vm.name, step="take a snapshot", timeout=60)
-        begun = next((s for s in every(session, vm) if s.tag is not None and s.tag.id == tag.id), None)
-        if begun is not None:
+        for begun in _by_id(session, vm, tag):
             remove(session, begun, timeout=300)
         return None
     except FerryError:

@@ -4,10 +4,10 @@
 
 """A monolithicSparse VMDK that is written in any order, durable at each flush, and taken up again after a crash.
 
-Source of the format: see vmdk/structs.py. The order at a flush: grains, then both sets of tables, then the mark of a clean
-file; so a table never names a grain that is not there. A crash between the two sets leaves entries in one of them only: what
-they name is durable, and belongs to chunks that the ledger does not call done, so either is right. Grains that are given back
-(zeroes) are used again only when no table on disk names them any more.
+Source of the format: see vmdk/structs.py. What C(write) and C(zero) did is in the file, with both sets of tables, when they return: a
+process that is killed loses nothing of it. A grain is written before a table names it. After a power failure the sets may differ, and may
+name grains whose bytes or place in the file were lost; these belong to chunks that the ledger does not call done, so either set is right
+there, and what is gone reads as zeroes. Grains that are given back are used again only after a flush: no table on the disk names them then.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from ..errors import BadInput, Busy, FerryError, SinkError
 from ..model import SECTOR
 from ..sources.file import data_ranges
 from ..vmdk.base import Identity
-from ..vmdk.flat_writer import read_all, sync, write_all
+from ..vmdk.flat_writer import read_all
 from ..vmdk.sparse_writer import SparseWriter, layout, packed
 from ..vmdk.structs import GRAIN_SECTORS, GTES_PER_GT, sectors, unpack_header
 from .file import punch_hole
@@ -49,11 +49,11 @@ class SparseSink:
         self._lock = threading.Lock()
         self._flushing = threading.Lock()
         self._tables: OrderedDict[int, array[int]] = OrderedDict()
-        #: Changed since the last flush; and those that a flush is storing. None of them may be read from the disk.
-        self._dirty: dict[int, array[int]] = {}
-        self._storing: dict[int, array[int]] = {}
         self._clean = False
-        #: Places (sectors) that may be used; and those whose last name is not yet gone from the disk.
+        self._changes = 0
+        #: Tables of which one set may hold what the other does not, as writing them failed.
+        self._torn: set[int] = set()
+        #: Places (sectors) that may be used; and those that a table on the disk may still name.
         self._free: list[int] = []
         self._given_back: list[int] = []
         self._fd = -1
@@ -101,7 +101,10 @@ class SparseSink:
         if replace(found, unclean=1) != self.header:
             raise self._other(f"a sparse VMDK of {found.capacity} bytes" if found.capacity != self.capacity else "made by another program")
         self._clean = not found.unclean
-        used = self._both_tables(info.st_size)
+        try:
+            used = self._both_tables(info.st_size)
+        except OSError as e:
+            raise self._failed(0, e) from e
         first, end = self.header.overhead, max(info.st_size // SECTOR, self.header.overhead)
         self._next = first + -(-(end - first) // GRAIN_SECTORS) * GRAIN_SECTORS
         self._free = [place for place in range(first, self._next, GRAIN_SECTORS) if place not in used]
@@ -141,22 +144,22 @@ class SparseSink:
                 first, last = max(at, begin) - begin, at + length - begin
                 numbers.update(range(first // _TABLE, max(-(-last // _TABLE), 0)))
         used = _Used(h.overhead, size)
-        mended = False
         for number in sorted(numbers):
             table, other = (self._load(directory, number) for directory in (h.gd_offset, h.rgd_offset))
-            if table != other:
-                for i, (a, b) in enumerate(zip(table, other, strict=True)):
-                    if a and b and a != b:
-                        raise self._damaged(f"table {number}, entry {i}: {a} and {b}")
-                    table[i] = a or b
-                self._write_table(number, packed(table))
-                mended = True
-            for place in table:
+            both = array("I", [self._believed(a or b, size) for a, b in zip(table, other, strict=True)])
+            if both != table or both != other:
+                self._write_entries(number, 0, both)
+            for place in both:
                 if place and not used.take(place):
                     raise self._damaged(f"table {number} names sector {place}")
-        if mended:
-            sync(self._fd, self.path)
+        # What no table names may be used from now on, so that has to be certain.
+        os.fsync(self._fd)
         return used
+
+    @staticmethod
+    def _believed(place: int, size: int) -> int:
+        """C(place), unless the file ends before it: then the power failed before it was flushed."""
+        return place if place * SECTOR < size else 0
 
     # -- tables -----------------------------------------------------------------------------------------------------
 
@@ -170,15 +173,13 @@ class SparseSink:
             table.byteswap()
         return table
 
-    def _write_table(self, number: int, data: bytes) -> None:
+    def _write_entries(self, number: int, first: int, entries: array[int]) -> None:
+        data = packed(entries)
         for directory in (self.header.rgd_offset, self.header.gd_offset):
-            write_all(self._fd, data, self._table_at(directory, number), self.path)
+            self._put(data, self._table_at(directory, number) + 4 * first)
 
     def _table(self, number: int) -> array[int]:
         """Table C(number), to be used under the lock."""
-        table = self._dirty.get(number) or self._storing.get(number)
-        if table is not None:
-            return table
         table = self._tables.get(number)
         if table is None:
             table = self._tables[number] = self._load(self.header.gd_offset, number)
@@ -192,32 +193,38 @@ class SparseSink:
         number, at = divmod(grain, GTES_PER_GT)
         return self._table(number)[at]
 
-    def _set(self, grain: int, place: int) -> None:
-        number, at = divmod(grain, GTES_PER_GT)
-        table = self._table(number)
-        table[at] = place
-        self._dirty[number] = table
-        self._tables.pop(number, None)
+    def _set(self, first: int, places: list[int]) -> None:
+        """Give the grains from C(first) on these places; what they had is given back. Under the lock."""
+        while places:
+            number, at = divmod(first, GTES_PER_GT)
+            table = self._table(number)
+            part = array("I", places[: GTES_PER_GT - at])
+            before = table[at : at + len(part)]
+            if before != part:
+                self._unclean()
+                self._changes += 1
+                self._torn.add(number)
+                self._write_entries(number, at, part)
+                self._torn.discard(number)
+                table[at : at + len(part)] = part
+                self._given_back.extend(old for old, new in zip(before, part, strict=True) if old and old != new)
+            first += len(part)
+            places = places[len(part) :]
 
-    def _place(self, grain: int) -> tuple[int, bool]:
-        """(sector of C(grain), whether it is new); it gets a place where it has none. Under the lock."""
-        place = self._entry(grain)
-        if place:
-            return place, False
+    def _reserve(self) -> int:
+        """A place for a grain, which no table names yet. Under the lock."""
         if self._free:
-            place = self._free.pop()
-        else:
-            place = self._next
-            if place + GRAIN_SECTORS > 1 << 32:
-                raise SinkError("A monolithicSparse VMDK cannot hold more than 2 TiB of data.", disk=self.path, step="write")
-            self._next += GRAIN_SECTORS
-        self._set(grain, place)
-        return place, True
+            return self._free.pop()
+        place = self._next
+        if place + GRAIN_SECTORS > 1 << 32:
+            raise SinkError("A monolithicSparse VMDK cannot hold more than 2 TiB of data.", disk=self.path, step="write")
+        self._next += GRAIN_SECTORS
+        return place
 
     def _unclean(self) -> None:
         """Mark the file as being written. Under the lock."""
         if self._clean:
-            write_all(self._fd, self.header.pack(), 0, self.path)
+            self._put(self.header.pack(), 0)
             self._clean = False
 
     # -- the data ---------------------------------------------------------------------------------------------------
@@ -241,29 +248,47 @@ class SparseSink:
     def write(self, offset: int, data: bytes | memoryview) -> None:
         self._inside(offset, len(data))
         view = memoryview(data)
-        at = begin = end = target = 0
+        at = 0
+        #: Neighbouring whole grains: the first one, their places, and the bytes of C(data) that they take.
+        first, places, begin = -1, list[int](), 0
         try:
             for grain, inside, count in self._grains(offset, len(data)):
-                piece = view[at : at + count]
-                with self._lock:
-                    self._unclean()
-                    if not piece[0] and self._whole(grain, inside, count) and piece.tobytes() == _ZERO[:count]:
-                        self._give_back(grain)
-                        place = 0
-                    else:
-                        place, new = self._place(grain)
-                        if new and not self._whole(grain, inside, count):
-                            self._put(_ZERO, place * SECTOR)
-                byte = place * SECTOR + inside
-                if place and end > begin and end == at and byte == target + end - begin:
-                    end = at + count
+                if self._whole(grain, inside, count):
+                    if not places:
+                        first, begin = grain, at
+                    piece = view[at : at + count]
+                    zero = not piece[0] and piece.tobytes() == _ZERO[:count]
+                    with self._lock:
+                        places.append(0 if zero else self._entry(grain) or self._reserve())
                 else:
-                    self._put(view[begin:end], target)
-                    begin, end, target = at, at + count if place else at, byte
+                    self._patch(grain, inside, view[at : at + count])
                 at += count
-            self._put(view[begin:end], target)
+            self._put_grains(first, places, view[begin : begin + len(places) * GRAIN])
         except OSError as e:
             raise self._failed(offset, e) from e
+
+    def _put_grains(self, first: int, places: list[int], data: memoryview) -> None:
+        """Write whole grains to their places, then name these in the tables."""
+        number = 0
+        while number < len(places):
+            end = number + 1
+            while end < len(places) and places[number] and places[end] == places[end - 1] + GRAIN_SECTORS:
+                end += 1
+            if places[number]:
+                self._put(data[number * GRAIN : end * GRAIN], places[number] * SECTOR)
+            number = end
+        with self._lock:
+            self._set(first, places)
+
+    def _patch(self, grain: int, inside: int, piece: memoryview) -> None:
+        """Write a part of a grain; a new one is filled up with zeroes before a table names it."""
+        with self._lock:
+            place = self._entry(grain)
+            if not place:
+                place = self._reserve()
+                self._put(_ZERO, place * SECTOR)
+                self._set(grain, [place])
+        self._put(piece, place * SECTOR + inside)
 
     def _put(self, data: bytes | memoryview, offset: int) -> None:
         view = memoryview(data)
@@ -283,39 +308,37 @@ class SparseSink:
             next_command="make room and run the same command again; it goes on where it stopped" if full else None,
         )
 
-    def _give_back(self, grain: int) -> None:
-        place = self._entry(grain)
-        if place:
-            self._set(grain, 0)
-            self._given_back.append(place)
-
     def zero(self, offset: int, length: int) -> None:
         self._inside(offset, length)
-        # Whole tables without an entry are passed over at once: a hole of terabytes costs nothing.
-        while length:
-            number, inside = divmod(offset, GRAIN * GTES_PER_GT)
-            count = min(GRAIN * GTES_PER_GT - inside, length)
-            with self._lock:
-                empty = not any(self._table(number))
-            if not empty:
-                for grain, first, part in self._grains(offset, count):
-                    self._zero_grain(grain, first, part)
-            offset += count
-            length -= count
+        span = GRAIN * GTES_PER_GT
+        try:
+            while length:
+                number, inside = divmod(offset, span)
+                count = min(span - inside, length)
+                with self._lock:
+                    # A whole table without an entry is passed over at once: a hole of terabytes costs little.
+                    empty = not any(self._table(number))
+                if not empty:
+                    self._zero_grains(offset, count)
+                offset += count
+                length -= count
+        except OSError as e:
+            raise self._failed(offset, e) from e
 
-    def _zero_grain(self, grain: int, inside: int, count: int) -> None:
-        with self._lock:
-            place = self._entry(grain)
-            if place:
-                self._unclean()
+    def _zero_grains(self, offset: int, length: int) -> None:
+        """Give back whole grains of one table; overwrite the parts of others."""
+        whole: list[int] = []
+        for grain, inside, count in self._grains(offset, length):
             if self._whole(grain, inside, count):
-                self._give_back(grain)
-                return
-        if place:
-            try:
+                whole.append(grain)
+                continue
+            with self._lock:
+                place = self._entry(grain)
+            if place:
                 self._put(_ZERO[:count], place * SECTOR + inside)
-            except OSError as e:
-                raise self._failed(grain * GRAIN, e) from e
+        if whole:
+            with self._lock:
+                self._set(whole[0], [0] * len(whole))
 
     def read(self, offset: int, length: int) -> bytes:
         self._inside(offset, length)
@@ -353,38 +376,32 @@ class SparseSink:
     def flush(self) -> None:
         with self._flushing:
             with self._lock:
-                self._storing, self._dirty = self._dirty, {}
-                changed = {number: packed(table) for number, table in self._storing.items()}
                 back, self._given_back = self._given_back, []
+                changes = self._changes
                 end = self._next * SECTOR
             try:
+                with self._lock:
+                    while self._torn:
+                        number = next(iter(self._torn))
+                        self._write_entries(number, 0, self._table(number))
+                        self._torn.discard(number)
                 if os.fstat(self._fd).st_size < end:
                     os.ftruncate(self._fd, end)
-                sync(self._fd, self.path)
-                for number, data in changed.items():
-                    self._write_table(number, data)
-                if changed:
-                    sync(self._fd, self.path)
-            except BaseException as e:
+                os.fsync(self._fd)
+                for place in back:
+                    punch_hole(self._fd, place * SECTOR, GRAIN)
                 with self._lock:
-                    self._dirty = {**self._storing, **self._dirty}
-                    self._storing = {}
+                    self._free.extend(back)
+                    back = []
+                    if not self._clean and changes == self._changes:
+                        self._put(replace(self.header, unclean=0).pack(), 0)
+                        os.fsync(self._fd)
+                        self._clean = True
+            except OSError as e:
+                raise self._failed(0, e) from e
+            finally:
+                with self._lock:
                     self._given_back.extend(back)
-                if isinstance(e, OSError):
-                    raise self._failed(0, e) from e
-                raise
-            for place in back:
-                punch_hole(self._fd, place * SECTOR, GRAIN)
-            with self._lock:
-                self._free.extend(back)
-                self._tables.update((number, table) for number, table in self._storing.items() if number not in self._dirty)
-                self._storing = {}
-                while len(self._tables) > _CACHED:
-                    self._tables.popitem(last=False)
-                if not self._clean and not self._dirty:
-                    write_all(self._fd, replace(self.header, unclean=0).pack(), 0, self.path)
-                    sync(self._fd, self.path)
-                    self._clean = True
 
     def stamp(self) -> str:
         """Changes when somebody else writes the file afterwards (size, mtime)."""

@@ -19,10 +19,11 @@ import ssl
 import threading
 import time
 from dataclasses import dataclass
-from typing import Any, Callable, Iterator, Mapping
+from typing import Any, Callable, Iterator, Mapping, Sequence
 
 from ..errors import BadInput, SourceError, bounded
 from ..model import Extent, Kind
+from . import multirange
 
 #: Faults that go away by themselves: the connection was cut, or the server is busy.
 _TRANSIENT = (OSError, http.client.HTTPException)
@@ -81,6 +82,8 @@ class RemoteFile:
         self._renewals = 0
         self._size: int | None = None
         self._tag = ""
+        #: Whether the server answers requests for several ranges otherwise than with these.
+        self._one_by_one = False
 
     def _connection(self) -> http.client.HTTPSConnection:
         found: http.client.HTTPSConnection | None = getattr(self._local, "connection", None)
@@ -107,8 +110,15 @@ class RemoteFile:
                 self.endpoint.renew()
                 self._renewals += 1
 
-    def _ask(self, method: str, step: str, extra: Mapping[str, str], take: Callable[[http.client.HTTPResponse], Any]) -> Any:
-        """One request, again on faults that pass, for at most C(patience) seconds without any success."""
+    def _ask(
+        self,
+        method: str,
+        step: str,
+        extra: Mapping[str, str],
+        take: Callable[[http.client.HTTPResponse], Any],
+        refusals: frozenset[int] = frozenset(),
+    ) -> Any:
+        """One request, again on faults that pass, for at most C(patience) seconds without any success; None for C(refusals)."""
         e = self.endpoint
         end = time.monotonic() + e.patience
         pause = 0.2
@@ -128,6 +138,8 @@ class RemoteFile:
                 if not answer.will_close:
                     while answer.read(1 << 16):
                         pass
+                if answer.status in refusals:
+                    return None
                 if answer.status in (401, 403) and refused < 2:
                     refused += 1
                     self._renew(seen)
@@ -194,8 +206,11 @@ class RemoteFile:
         body: Body = self._ask("GET", "open the stream", {}, take)
         return body
 
-    def read(self, offset: int, length: int) -> bytearray:
-        """Exactly C(length) bytes from C(offset). Another range, another size or another ETag is an error, never data."""
+    def read(self, offset: int, length: int, into: bytearray | None = None) -> bytearray:
+        """Exactly C(length) bytes from C(offset), put into C(into) where that is given.
+
+        Another range, another size or another ETag is an error, never data.
+        """
         wanted = f"bytes {offset}-{offset + length - 1}/"
 
         def take(answer: http.client.HTTPResponse) -> bytearray:
@@ -211,13 +226,8 @@ class RemoteFile:
             tag = answer.getheader("ETag") or answer.getheader("Last-Modified") or ""
             if (self._size is not None and got[len(wanted) :] != str(self._size)) or tag != self._tag:
                 self._drop()
-                raise self._error(
-                    "The file changed while it was being read.",
-                    "read",
-                    f"was {self._size} bytes {self._tag}, is {got} {tag}",
-                    code="source_changed",
-                )
-            data = bytearray(length)
+                raise self._changed(got, tag)
+            data = bytearray(length) if into is None else into
             view = memoryview(data)
             while view:
                 n = answer.readinto(view)
@@ -229,6 +239,34 @@ class RemoteFile:
 
         data: bytearray = self._ask("GET", "read", {"Range": f"bytes={offset}-{offset + length - 1}"}, take)
         return data
+
+    def _changed(self, size: object, tag: str) -> SourceError:
+        return self._error(
+            "The file changed while it was being read.",
+            "read",
+            f"was {self._size} bytes {self._tag}, is {size} {tag}",
+            code="source_changed",
+        )
+
+    def read_many(self, ranges: Sequence[tuple[int, int]]) -> list[bytearray]:
+        """The bytes of each of C(ranges) (start, length), by one request where the server can; as C(read) in all else."""
+
+        def take(answer: http.client.HTTPResponse) -> list[bytearray] | None:
+            tag = answer.getheader("ETag") or answer.getheader("Last-Modified") or ""
+            if tag != self._tag:
+                self._drop()
+                raise self._changed(self._size, tag)
+            found = multirange.parts(answer, ranges, self._size)
+            if found is None:
+                self._drop()
+            return found
+
+        if 1 < len(ranges) <= multirange.MOST and not self._one_by_one:
+            found: list[bytearray] | None = self._ask("GET", "read", {"Range": multirange.header(ranges)}, take, multirange.REFUSED)
+            if found is not None:
+                return found
+            self._one_by_one = True
+        return [self.read(start, length) for start, length in ranges]
 
     def close(self) -> None:
         with self._lock:
@@ -326,6 +364,22 @@ class HttpsSource:
         if len(data) != length:
             raise SourceError(f"Read beyond the end of the disk: {length} bytes from {offset} of {self.capacity}.", step="read")
         return data  # type: ignore[return-value]  # a bytearray reads like bytes, and this saves a copy of all that travels
+
+    def read_into(self, offset: int, buffer: bytearray) -> None:
+        """As C(read), as many bytes as C(buffer) has, into it: memory that is used again costs less than new memory."""
+        at, file, inside, size, _kind = self.parts[0]
+        if len(self.parts) == 1 and file is not None and at <= offset and offset + len(buffer) <= at + size:
+            file.read(inside + offset - at, len(buffer), buffer)
+        else:
+            buffer[:] = self.read(offset, len(buffer))
+
+    def read_many(self, areas: Sequence[tuple[int, int]]) -> Sequence[bytes | bytearray]:
+        """The bytes of each of C(areas) (start, length), with fewer requests than C(read) for each."""
+        if len(self.parts) == 1:
+            _at, file, inside, size, _kind = self.parts[0]
+            if file is not None and all(start + length <= size for start, length in areas):
+                return file.read_many([(inside + start, length) for start, length in areas])
+        return [self.read(start, length) for start, length in areas]
 
     def close(self) -> None:
         for file in {id(p[1]): p[1] for p in self.parts if p[1] is not None}.values():

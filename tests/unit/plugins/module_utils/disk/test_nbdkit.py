@@ -265,3 +265,38 @@ def test_without_the_plugin_it_is_said_where_to_get_it(vddk: Vddk, base: str) ->
     assert "nbdkit-plugin-vddk" in (e.value.next_command or "")
     assert "geheim" not in str(e.value)
     assert os.listdir(base) == []
+
+
+@needs_nbdkit
+def test_the_way_of_vddk_with_the_file_plugin(vddk: Vddk, base: str, disk: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All of the way but VDDK: a program called nbdkit reads the password as the plugin does, and has the file plugin serve."""
+    try:
+        nbd_wire.library()
+    except MissingLibrary as e:
+        pytest.skip(str(e))
+    real = shutil.which("nbdkit")
+    seen = tmp_path / "seen"
+    (tmp_path / "bin").mkdir()
+    program = tmp_path / "bin" / "nbdkit"
+    program.write_text(
+        f'#!/bin/sh\nprintf "%s\\n" "$@" > {seen}\n'
+        f'for a; do case "$a" in password=+*) cat "${{a#password=+}}" > {seen}.password ;; esac; done\n'
+        f'exec {real} "$1" "$2" "$3" "$4" "$5" file {disk}\n'
+    )
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}{os.pathsep}{os.environ['PATH']}")
+    settings = {"libdir": vddk.libdir, "thumbprint": THUMBPRINT.lower(), "transports": "nbdssl:nbd"}
+    with nbdkit.serve_vddk(
+        settings, server="vc.example.com", user="u@vsphere.local", password="geheim", vm="vm-1", file="[ds] a/a b.vmdk", base=base
+    ) as uri:
+        source = NbdSource(uri, state="vm-1/2000")
+        assert source.read(0, source.capacity) == Path(disk).read_bytes()
+        source.close()
+    given = seen.read_text().splitlines()
+    assert given[:4] == ["--foreground", "--readonly", "--exit-with-parent", "--unix"]
+    assert given[5] == "vddk"
+    assert {a.partition("=")[0] for a in given[6:]} <= KNOWN
+    assert {"server=vc.example.com", f"thumbprint={THUMBPRINT}", "transports=nbdssl:nbd", "file=[ds] a/a b.vmdk"} <= set(given)
+    assert Path(f"{seen}.password").read_text() == "geheim"
+    assert not [a for a in given if "geheim" in a]
+    assert os.listdir(base) == []

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import random
@@ -235,6 +236,46 @@ def test_a_flat_disk_of_another_size_gets_another_descriptor(tmp_path: Path) -> 
     with open_disk(str(path)) as disk:
         assert disk.capacity == 6 * MIB
         assert disk.read(5 * MIB, 4096) == b"x" * 4096
+
+
+@pytest.mark.fault(
+    "the file system of a VMDK target is full, then has room again", "target", "fails; the same sink, and a new one, go on: equal"
+)
+@pytest.mark.parametrize("subformat", SUBFORMATS)
+def test_full_and_room_again(tmp_path: Path, subformat: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = os.pwrite
+    for room in range(0, 12, 2):
+        path, model = tmp_path / f"disk{room}.vmdk", Model(6 * MIB)
+        sink = VmdkSink(str(path), 6 * MIB, subformat)
+        model.apply(sink, random.Random(1), 5)
+        sink.flush()
+        left = [room]
+
+        def pwrite(fd: int, data: bytes, offset: int, left: list[int] = left) -> int:
+            if not left[0]:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            left[0] -= 1
+            return real(fd, data, offset)
+
+        block = random.Random(2).randbytes(MIB + 4096)
+        monkeypatch.setattr(os, "pwrite", pwrite)
+        try:
+            sink.write(MIB + 512, block)
+        except SinkError as e:
+            assert e.code == "target_full"  # noqa: PT017 - with much room there is no error
+        monkeypatch.setattr(os, "pwrite", real)
+        if room % 4:
+            sink.close()
+            sink = VmdkSink(str(path), 6 * MIB, subformat)
+        sink.write(MIB + 512, block)
+        model.data[MIB + 512 : MIB + 512 + len(block)] = block
+        model.apply(sink, random.Random(3), 5)
+        sink.flush()
+        assert model.same(sink)
+        sink.close()
+        with open_disk(str(path)) as disk:
+            assert disk.read(0, 6 * MIB) == model.data
+            disk.check()
 
 
 # -- devices --------------------------------------------------------------------------------------------------------

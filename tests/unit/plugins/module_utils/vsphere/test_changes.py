@@ -100,6 +100,9 @@ def cut(areas: list[tuple[int, int]], most: int, whole: bool) -> Callable[[int],
     return answer
 
 
+@pytest.mark.fault(
+    "an answer is cut at 2,000 areas, and may claim to be whole", where="tracking", ends="asked on from its last area: all areas"
+)
 @pytest.mark.parametrize("whole", [False, True], ids=["says so", "claims to be whole"])
 @pytest.mark.parametrize("count", [0, 1, 1999, 2000, 2001, 4000, 6500])
 def test_answers_in_parts_are_followed_to_the_end(ask: Any, vcenter: FakeVcenter, count: int, whole: bool) -> None:
@@ -155,6 +158,11 @@ def test_a_doubtful_answer_was_whole_after_all(ask: Any) -> None:
         (part(0, CAPACITY, (KIB64, KIB64), (0, 512)), "overlap or descend"),
         (part(0, CAPACITY, (-512, KIB64)), "overlap or descend"),
     ],
+)
+@pytest.mark.fault(
+    "areas that are empty, overlap, descend or lie outside the disk, and answers that do not move forward",
+    where="tracking",
+    ends="error, never data",
 )
 def test_what_cannot_be_is_refused(ask: Any, answer: Any, what: str) -> None:
     with pytest.raises(ServerError, match=what) as e:
