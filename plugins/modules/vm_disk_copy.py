@@ -71,7 +71,7 @@ options:
             type: str
       format:
         description:
-          - What is written to RV(disks[].dest.path). A VMDK that is to be streamed is made of it by M(ferry.vmware.vmdk_convert).
+          - What is written to O(disks[].dest.path). A VMDK that is to be streamed is made of it by M(ferry.vmware.vmdk_convert).
         type: str
         choices: [raw, monolithicFlat, vmfs, monolithicSparse]
         default: raw
@@ -105,9 +105,10 @@ options:
         type: path
         required: true
       thumbprint:
-        description: SHA-1 thumbprint of vCenter's certificate, which VDDK wants to verify it.
+        description:
+          - SHA-1 thumbprint of vCenter's certificate, which VDDK wants to verify it. By default that of the certificate which vCenter
+            shows, and which is verified by O(ca_path) first.
         type: str
-        required: true
       transports:
         description: VDDK's list of transport modes, such as C(nbdssl:nbd).
         type: str
@@ -346,7 +347,7 @@ def main() -> None:
             "type": "dict",
             "options": {
                 "libdir": {"type": "path", "required": True},
-                "thumbprint": {"type": "str", "required": True},
+                "thumbprint": {"type": "str"},
                 "transports": {"type": "str"},
             },
         },

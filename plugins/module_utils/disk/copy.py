@@ -79,6 +79,7 @@ class _Run:
         started = time.monotonic()
         for job in self.jobs:
             job.halt = threading.Event()
+            job.watcher = self.watcher
             job.proving = self.verify != "none"
         self.busy = [job for job in self.jobs if job.prepare()]
         chosen = {job: self._chosen(job) for job in self.busy}
@@ -87,8 +88,6 @@ class _Run:
             self._outside(chosen)
             for job in self.busy:
                 job.finish()
-                if self.verify != "none":
-                    job.ledger.set(unverified=True)
         except BaseException:
             for job in self.busy:
                 _keep(job)
@@ -185,7 +184,7 @@ def _units(job: Job) -> Iterator[Unit]:
         return job.units()
     left = job.left()
     job.done = max(0, job.source.capacity - left)
-    job.idle = left == 0
+    job.idle = left == 0 and not job.cut_off and job.result.mode == "incremental"
     return incremental.units(job)
 
 

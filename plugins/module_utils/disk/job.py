@@ -20,6 +20,7 @@ from .digest import CHUNK, SIZE, chunk_digest, zero_digest
 from .errors import BadInput, FerryError, Interrupted, SourceError
 from .ledger import BASE, DATA, DIRTY, ZERO, Ledger, left, whole
 from .model import Extent, Kind, Sink, Source
+from .pool import Watcher
 
 MODES = ("auto", "full", "incremental")
 _BLOCK = 64 << 10
@@ -30,8 +31,6 @@ _ZERO_RUN = 64 * 1024
 _SLICE = 1 << 20
 #: Areas that a source is asked for at once.
 _AT_ONCE = 64
-#: Each thread's memory for what it reads.
-_mine = threading.local()
 
 
 @dataclass
@@ -128,6 +127,8 @@ class Job:
         self.lock = threading.Lock()
         self.phase = "copy"
         self.halt = threading.Event()
+        #: Who is told of what C(prepare) does, where that takes long.
+        self.watcher: Watcher | None = None
         #: Whether what is written is proven on the way (verification is on).
         self.proving = False
         #: Whether the run before ended in the middle.
@@ -269,19 +270,6 @@ class Job:
         self._received(start, length, data)
         return data
 
-    def _read_whole(self, start: int, length: int) -> bytes | bytearray:
-        """As C(read); what it returns holds until this thread reads again."""
-        into = getattr(self.source, "read_into", None)
-        if into is None:
-            return self.read(start, length)
-        self.pay(length)
-        buffer: bytearray | None = getattr(_mine, "buffer", None)
-        if buffer is None or len(buffer) != length:
-            buffer = _mine.buffer = bytearray(length)
-        into(start, buffer)
-        self._received(start, length, buffer)
-        return buffer
-
     def _received(self, start: int, length: int, data: bytes | bytearray) -> None:
         if len(data) != length:
             raise SourceError(
@@ -322,7 +310,7 @@ class Job:
             base = unit.first * CHUNK
             data: Any
             if len(unit.ranges) == 1 and unit.ranges[0] == (base, size):
-                data = self._read_whole(base, size)
+                data = self.read(base, size)
             else:
                 data = bytearray(size)
                 for start, length in unit.ranges:
@@ -450,7 +438,8 @@ class Job:
         digest = "" if self.ledger.stale else self.ledger.digests.disk_digest()
         change_id = self.ledger.fact("planned")
         stamp = getattr(self.sink, "stamp", str)()
-        self.ledger.set(state="complete", digest=digest, stamp=stamp, completed=time.time(), change_id=change_id)
+        done = time.time()
+        self.ledger.set(state="complete", digest=digest, stamp=stamp, completed=done, change_id=change_id, unverified=self.proving)
         self.result.digest = digest
         self.result.change_id = change_id
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from .changes import ChangeId, cannot_follow, checked, refuses_tracking
+from .digest import CHUNK
 from .errors import BadInput, FerryError
 from .ledger import UNKNOWN
 from .proof import differs
@@ -155,6 +156,9 @@ def _distrust(job: Job) -> None:
     ledger = job.ledger
     for first in range(0, ledger.chunks, job.per_unit):
         count = min(job.per_unit, ledger.chunks - first)
+        if job.watcher is not None:
+            job.watcher.update(job.disk, "look at the target", first * CHUNK, ledger.capacity, 0)
+            job.watcher.check()
         wrong = differs(job, first, count)
         for chunk in wrong:
             ledger.mark(chunk, bytes([UNKNOWN]), None)
@@ -174,4 +178,3 @@ def look_everywhere(job: Job, reason: str) -> None:
     job.cut_off = False
     job.done = 0
     job.result.mode, job.result.reason = "compare", reason
-

@@ -225,15 +225,15 @@ class _VmCopy(_Copy):
                     left.append((w, way, known))
         remarks: list[str] = []
         if left and check:
-            for w, way, _known in left:
+            for w, way, _said in left:
                 with _of_disk(w):
                     row = predict(w, as_it_is.get(w.key), self.targets.ledger_path(w), self.params)
                     rows[w.key] = self._row(w, row, way.name, None)
         elif left:
             opened = []
-            for w, way, known in left:
+            for w, way, said in left:
                 with _of_disk(w):
-                    opened.append((self.targets.open(w, known), way))
+                    opened.append((self.targets.open(w, said), way))
             remarks = self._copy_all(opened, as_it_is, rows)
         found = [rows[w.key] for w in wanted]
         return {"changed": any(r["changed"] for r in found), "disks": found, "remarks": remarks}

@@ -123,12 +123,21 @@ class Opener:
         uri = w.nbd
         if uri is None:
             snapshot = moment.snapshot.moref if moment is not None and moment.snapshot is not None else None
-            where, given = self.session.endpoint, self.params["vddk"]
-            transports = tuple(str(given["transports"]).split(":")) if given.get("transports") else ()
-            vddk = nbdkit.Vddk(given["libdir"], where.host, where.username, given["thumbprint"], transports=transports, port=where.port)
-            arguments = vddk.arguments(self.ref.moref, disk.path, snapshot=snapshot)
-            server = nbdkit.Nbdkit("vddk", arguments, password=where.password, stop=self.progress.check)
-            uri = self._held.enter_context(server).uri
+            where = self.session.endpoint
+            uri = self._held.enter_context(
+                nbdkit.serve_vddk(
+                    self.params["vddk"],
+                    server=where.host,
+                    port=where.port,
+                    user=where.username,
+                    password=where.password,
+                    vm=self.ref.moref,
+                    snapshot=snapshot,
+                    file=disk.path,
+                    context=self.session.ssl_context,
+                    stop=self.progress.check,
+                )
+            )
         return open_nbd(uri, self.params, self.progress, name=disk.label, capacity=disk.capacity, state=state)
 
 

@@ -339,5 +339,6 @@ def _see(facts: Facts, planned: Plan, vm: VmRef) -> None:
                 vm=vm.name,
                 disk=disk.label,
                 step=_STEP,
-                said=f"changeTrackingEnabled {facts.enabled}, {disk.address}.ctkEnabled {facts.options.get(disk.address)}, changeId {disk.change_id}",
+                said=f"changeTrackingEnabled {facts.enabled}, "
+                f"{disk.address}.ctkEnabled {facts.options.get(disk.address)}, changeId {disk.change_id}",
             )

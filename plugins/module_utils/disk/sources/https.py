@@ -206,11 +206,8 @@ class RemoteFile:
         body: Body = self._ask("GET", "open the stream", {}, take)
         return body
 
-    def read(self, offset: int, length: int, into: bytearray | None = None) -> bytearray:
-        """Exactly C(length) bytes from C(offset), put into C(into) where that is given.
-
-        Another range, another size or another ETag is an error, never data.
-        """
+    def read(self, offset: int, length: int) -> bytearray:
+        """Exactly C(length) bytes from C(offset). Another range, another size or another ETag is an error, never data."""
         wanted = f"bytes {offset}-{offset + length - 1}/"
 
         def take(answer: http.client.HTTPResponse) -> bytearray:
@@ -227,7 +224,7 @@ class RemoteFile:
             if (self._size is not None and got[len(wanted) :] != str(self._size)) or tag != self._tag:
                 self._drop()
                 raise self._changed(got, tag)
-            data = bytearray(length) if into is None else into
+            data = bytearray(length)
             view = memoryview(data)
             while view:
                 n = answer.readinto(view)
@@ -364,14 +361,6 @@ class HttpsSource:
         if len(data) != length:
             raise SourceError(f"Read beyond the end of the disk: {length} bytes from {offset} of {self.capacity}.", step="read")
         return data  # type: ignore[return-value]  # a bytearray reads like bytes, and this saves a copy of all that travels
-
-    def read_into(self, offset: int, buffer: bytearray) -> None:
-        """As C(read), as many bytes as C(buffer) has, into it: memory that is used again costs less than new memory."""
-        at, file, inside, size, _kind = self.parts[0]
-        if len(self.parts) == 1 and file is not None and at <= offset and offset + len(buffer) <= at + size:
-            file.read(inside + offset - at, len(buffer), buffer)
-        else:
-            buffer[:] = self.read(offset, len(buffer))
 
     def read_many(self, areas: Sequence[tuple[int, int]]) -> Sequence[bytes | bytearray]:
         """The bytes of each of C(areas) (start, length), with fewer requests than C(read) for each."""
