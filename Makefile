@@ -68,20 +68,23 @@ test-lab: venv stage ## Tests against the running lab (make lab first)
 	@$(STEP) lab-tests tools/with_lab.sh env -C $(STAGE) PYTHONPATH=$(COLLECTIONS):$(STAGE) $(BIN)/python -m pytest \
 	  $(if $(findstring tests/,$(ARGS)),,tests/lab_tests) $(ARGS)
 
-# make test runs the lab's tests in two processes: those of vCloud share nothing with the others.
-VCLOUD_TESTS := $(addprefix tests/lab_tests/,$(notdir $(wildcard tests/lab_tests/test_vcloud_*.py)))
-.PHONY: test-lab-others test-lab-vcloud
+# make test runs the lab's tests in three processes: those of vCloud share nothing with the others, and those that start a
+# vCenter of their own need no lab that runs.
+lab_tests = $(addprefix tests/lab_tests/,$(sort $(notdir $(wildcard $(addprefix tests/lab_tests/test_,$(1))))))
+VCLOUD_TESTS := $(call lab_tests,vcloud_*.py)
+OWN_TESTS := $(call lab_tests,cbt.py copy_faults.py copy_running.py copy_storm.py snapshots.py sources.py vcenter_*.py warm.py)
+.PHONY: test-lab-others test-lab-vcloud test-lab-vcenter
 test-lab-others: venv stage
 	@$(STEP) lab-tests tools/with_lab.sh env -C $(STAGE) PYTHONPATH=$(COLLECTIONS):$(STAGE) $(BIN)/python -m pytest \
-	  tests/lab_tests $(addprefix --ignore=,$(VCLOUD_TESTS)) $(ARGS)
+	  tests/lab_tests $(addprefix --ignore=,$(VCLOUD_TESTS) $(OWN_TESTS)) $(ARGS)
 
 test-lab-vcloud: venv stage ## Those of the tests against the running lab that are of vCloud Director
 	@$(STEP) lab-vcloud tools/with_lab.sh env -C $(STAGE) PYTHONPATH=$(COLLECTIONS):$(STAGE) $(BIN)/python -m pytest \
 	  $(VCLOUD_TESTS) $(ARGS)
 
-.PHONY: test-demo
-test-demo: need-lab venv collections venv-openstack stage ## make demo from nothing, twice, and demo-clean; it ends the demo's lab
-	@$(STEP) demo env FERRY_CHECKOUT=$(TOP) $(BIN)/python -m pytest tests/demo $(ARGS)
+test-lab-vcenter: venv collections stage ## Those of them that start a vCenter of their own: snapshots, changed areas, copies, precopy
+	@$(STEP) lab-vcenter env -C $(STAGE) PYTHONPATH=$(COLLECTIONS):$(STAGE) $(BIN)/python -m pytest -n 2 --dist loadfile \
+	  $(if $(findstring tests/,$(ARGS)),,$(OWN_TESTS)) $(ARGS)
 
 .PHONY: test-integration
 test-integration: venv collections stage ## ansible-test integration against the running lab (ARGS=target for one)

@@ -328,3 +328,17 @@ def test_disks_wait_for_their_places(lab: Lab) -> None:
     lab.track(JAPANESE)
     lab.copy(JAPANESE, (2000, 3001), budget={"hosts": {"*": {"disks": 1}}})
     assert lab.equal(JAPANESE, 2000, 3001)
+
+
+@pytest.mark.fault(
+    "SIGKILL while the snapshot is being made", where="snapshot", ends="the next run removes what came of it and takes its own: equal"
+)
+def test_killed_while_the_snapshot_is_made(lab: Lab) -> None:
+    lab.track("one")
+    lab.vcenter.switch("snapshot_seconds", 2)
+    before = lab.vcenter.get("/stats")["methods"].get("CreateSnapshot_Task", 0)
+    process = lab.start("one")
+    lab.wait_for(lambda: lab.vcenter.get("/stats")["methods"].get("CreateSnapshot_Task", 0) > before, process)
+    lab.kill(process)
+    lab.row("one")
+    assert lab.equal("one") and lab.snapshots("one") == []

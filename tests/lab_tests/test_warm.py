@@ -86,7 +86,7 @@ def test_a_guest_that_writes_nothing(site: WarmSite) -> None:
 
 def test_it_says_plainly_that_it_will_not_converge(site: WarmSite) -> None:
     """More is written than may be read. The VM runs on, no snapshot is left, and what would do is said."""
-    budget = {"overall": {"rate": 4}}
+    budget = {"overall": {"rate": 8}}
     with site.writer("hasty", rate=20):
         run = site.run(
             "precopy",
@@ -94,7 +94,7 @@ def test_it_says_plainly_that_it_will_not_converge(site: WarmSite) -> None:
             ferry_read_budget=budget,
             ferry_ledger=str(site.folder / "slow"),
             ferry_downtime_budget=6,
-            precopy_diverging_after=2,
+            precopy_diverging_after=1,
         )
         assert site.running("hasty") and site.snapshots("hasty") == []
     assert run.code != 0
@@ -132,12 +132,12 @@ def test_killed_in_the_middle_of_a_cycle_it_goes_on(site: WarmSite) -> None:
 
 
 def test_kept_up_to_date_until_the_set_time(site: WarmSite) -> None:
-    at = time.time() + 15
+    at = time.time() + 20
     with site.writer("timed", rate=1) as log:
         cut = site.run("cutover", "timed", ferry_cutover_at=datetime.fromtimestamp(at, timezone.utc).isoformat(), ferry_precopy_interval=2)
     assert cut.code == 0, cut.out[-5000:]
     assert_equal(site, "timed", log)
-    assert cut.facts["precopy"]["outcome"] == "time" and len(cut.facts["precopy"]["cycles"]) >= 3
+    assert cut.facts["precopy"]["outcome"] == "time" and len(cut.facts["precopy"]["cycles"]) >= 2
     assert cut.facts["cutover"]["began"] >= at
 
 
@@ -162,9 +162,9 @@ def test_changes_that_tracking_missed_are_found_at_the_cutover_and_mended(site: 
     vm = "missing"
     site.ask("/switches", "POST", {"name": "cbt_miss", "vm": vm, "value": "every:2"})
     with site.writer(vm, rate=3) as log:
-        run = site.run("precopy", vm, ferry_precopy_min_cycles=2)
+        run = site.run("precopy", vm)
         assert run.code == 0, run.out[-5000:]
-        cut = site.run("cutover", vm, ferry_outside_sample=50)
+        cut = site.run("cutover", vm, ferry_outside_sample=50, ferry_cutover_refresh=False)
     assert cut.code == 0, cut.out[-5000:]
     result = cut.facts["cutover"]
     assert result["outside_wrong"] > 0 and f"{result['outside_wrong']} differed" in cut.out
@@ -181,7 +181,7 @@ def test_a_cycle_that_fails_is_tried_again(site: WarmSite) -> None:
         for line in process.stdout:
             said.append(line)
             if ": cycle 2, incremental" in line:
-                until(site.copying, "the next cycle's copy", process)
+                until(lambda: site.snapshots(vm) and site.copying(), "the next cycle's copy")
                 for pid in site.copying():
                     os.kill(pid, signal.SIGKILL)
         assert process.wait(60) == 0, "".join(said)[-5000:]

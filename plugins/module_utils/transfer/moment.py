@@ -172,7 +172,17 @@ def frozen(
             snapshot_removal.remove(session, old, timeout=timeout, progress=told("consolidate"))
             removed.append(old.name)
         progress.update(label, "snapshot", 0, 100)
-        snapshot = again or snapshots.take(session, ref, quiesce=quiesce, folder=folder, progress=told("snapshot"), stop=progress.check)
+        snapshot = again
+        while snapshot is None:
+            snapshot = snapshots.take(session, ref, quiesce=quiesce, folder=folder, progress=told("snapshot"), stop=progress.check)
+            there = snapshot_tree.ours(session, ref, purpose="copy")
+            late = [s for s in there if s.moref != snapshot.moref and _left_behind(s, folder, dead)]
+            if late:
+                # Asked for by a killed run, and made only now, below ours: it cannot go while ours is read.
+                for old in (snapshot, *late):
+                    snapshot_removal.remove(session, old, timeout=timeout, progress=told("consolidate"))
+                removed += [s.name for s in late]
+                snapshot = None
         try:
             found = Moment(session, ref, vm, snapshot, snapshot_tree.disks_at(session, ref, snapshot))
             found.foreign -= len(removed) + (again is not None)

@@ -55,10 +55,10 @@ def lose_power(folder: Path, rng: random.Random) -> None:
 
 def main(module_utils: str, plan: dict[str, Any]) -> None:
     sys.path.insert(0, module_utils)
-    from disk import copy, ledger  # type: ignore[import-not-found]
-    from disk.changes import Tracking  # type: ignore[import-not-found]
-    from disk.sinks.file import FileSink  # type: ignore[import-not-found]
-    from disk.sources.file import FileSource  # type: ignore[import-not-found]
+    from disk import copy, ledger
+    from disk.changes import Tracking
+    from disk.sinks.file import FileSink
+    from disk.sources.file import FileSource
 
     folder = Path(plan["folder"])
     steps: Counter[str] = Counter()
@@ -72,14 +72,14 @@ def main(module_utils: str, plan: dict[str, Any]) -> None:
             if [kind, steps[kind]] == plan["die_at"]:
                 os.kill(os.getpid(), signal.SIGKILL)
 
-    class Source(FileSource):  # type: ignore[misc]
+    class Source(FileSource):
         def read(self, offset: int, length: int) -> bytes:
             step("read")
             reads.write(f"{offset} {length}\n")
             data: bytes = super().read(offset, length)
             return data
 
-    class Sink(FileSink):  # type: ignore[misc]
+    class Sink(FileSink):
         def write(self, offset: int, data: bytes | memoryview) -> None:
             step("write")
             half = len(data) // 2

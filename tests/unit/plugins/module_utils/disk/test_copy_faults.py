@@ -39,6 +39,7 @@ def small(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", str(folder)], check=True)
 
 
+@pytest.mark.fault("target and ledger's file system fills up", where="target", ends="fails; with room again it goes on: equal")
 @pytest.mark.parametrize("verify", ["none", "full"])
 def test_no_space_and_back(tmp_path: Path, guest: Guest, small: Path, verify: str) -> None:
     """Target and ledger on one file system that fills up: the kernel says ENOSPC to both."""
@@ -54,6 +55,7 @@ def test_no_space_and_back(tmp_path: Path, guest: Guest, small: Path, verify: st
     assert result.bytes_resumed + result.bytes_read == guest.size and result.bytes_resumed >= 8 * MIB
 
 
+@pytest.mark.fault("the file system fills up during a delta", where="target", ends="fails; goes on with the next snapshot: equal")
 def test_no_space_in_a_delta_and_back(guest: Guest, small: Path) -> None:
     guest.write(0, bytes(guest.size))
     way = Way(small, guest)
@@ -81,6 +83,7 @@ class Breaking(FileSource):
         return super().read(offset, length)
 
 
+@pytest.mark.fault("the source breaks in the middle of an answer", where="source", ends="fails; the next run reads again what was in hand")
 @pytest.mark.parametrize("workers", [1, 3])
 def test_a_source_that_breaks_costs_what_was_in_hand(way_at: tuple[Way, Snapshot], workers: int) -> None:
     way, at = way_at
@@ -101,6 +104,7 @@ def way_at(tmp_path: Path, guest: Guest) -> tuple[Way, Snapshot]:
     return Way(tmp_path, guest), guest.snapshot()
 
 
+@pytest.mark.fault("the lease on the target is lost", where="copy", ends="the writers stop, no changeId is committed")
 def test_a_lost_lease_stops_the_writing_and_commits_nothing(way_at: tuple[Way, Snapshot]) -> None:
     way, first = way_at
     way.copy(first)
@@ -129,6 +133,7 @@ def test_a_lost_lease_stops_the_writing_and_commits_nothing(way_at: tuple[Way, S
     assert way.copy(at, unit=MIB).mode == "incremental" and way.equal(at)
 
 
+@pytest.mark.fault("data appear where zeroes should be", where="target", ends="found by verification and mended")
 def test_what_was_written_where_zeroes_should_be_is_found(way_at: tuple[Way, Snapshot]) -> None:
     """A hole of the source: nothing was written there by us, and still it is proven to be empty."""
     way, _at = way_at
@@ -150,6 +155,9 @@ def test_what_was_written_where_zeroes_should_be_is_found(way_at: tuple[Way, Sna
     assert result.repaired == 1 and way.equal(at)
 
 
+@pytest.mark.fault(
+    "the target gives back other bytes than were written", where="target", ends="mended; if they stay wrong, fails and is not complete"
+)
 def test_damage_that_stays_is_told_and_the_copy_is_not_called_complete(way_at: tuple[Way, Snapshot]) -> None:
     way, at = way_at
 
@@ -168,6 +176,7 @@ def test_damage_that_stays_is_told_and_the_copy_is_not_called_complete(way_at: t
     assert way.equal(at) and 0 < result.bytes_read <= 4 * MIB
 
 
+@pytest.mark.fault("killed during verification", where="copy", ends="the next run verifies")
 def test_a_verification_that_was_cut_off_is_made_up_for(way_at: tuple[Way, Snapshot]) -> None:
     way, at = way_at
 
@@ -182,6 +191,7 @@ def test_a_verification_that_was_cut_off_is_made_up_for(way_at: tuple[Way, Snaps
     assert way.copy(at, verify="sample").bytes_verified == 0
 
 
+@pytest.mark.fault("power fails right after a flush", where="copy", ends="what was written during the flush is copied again")
 def test_what_is_written_while_a_flush_is_under_way_is_durable_only_with_the_next(
     way_at: tuple[Way, Snapshot], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -206,3 +216,39 @@ def test_what_is_written_while_a_flush_is_under_way_is_durable_only_with_the_nex
     monkeypatch.setattr(ledger, "boot_id", lambda: "another boot")
     with way.job(at, unit=MIB) as job:
         assert ledger.left(job.ledger.states(0, 3)) == b"\0\1\1"
+
+
+@pytest.mark.fault("stopped while an altered target is looked at", where="copy", ends="the next run looks again: mended")
+def test_looking_at_an_altered_target_is_told_and_can_be_stopped(way_at: tuple[Way, Snapshot]) -> None:
+    way, at = way_at
+    way.copy(at)
+    with open(way.target, "r+b") as f:
+        f.write(b"altered")
+    told: list[str] = []
+
+    class Stopping:
+        def update(self, disk: str, phase: str, done: int, total: int, skipped: int | None = None) -> None:
+            told.append(phase)
+
+        def finish(self, disk: str, skipped: int | None = None, why: str | None = None) -> None:
+            """Nothing to be done."""
+
+        def check(self) -> None:
+            if len(told) == 3:
+                raise errors.Interrupted("Stopped.")
+
+    with way.job(at) as job, pytest.raises(errors.Interrupted):
+        copy.run([job], watcher=Stopping())
+    assert told == ["look at the target"] * 3
+    result = way.copy(at)
+    assert (result.mode, result.repaired) == ("repair", 1) and way.equal(at), "the next run looks again"
+
+
+def test_a_run_that_only_had_to_end_it_says_that_it_changed_something(way_at: tuple[Way, Snapshot]) -> None:
+    way, at = way_at
+    with way.job(at) as job:
+        job.prepare()
+        for unit in job.units():
+            job.work(unit)
+    result = way.copy(at)
+    assert (result.changed, result.bytes_read, result.change_id) == (True, 0, at.change_id)

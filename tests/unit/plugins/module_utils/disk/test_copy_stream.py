@@ -85,6 +85,7 @@ def test_a_stream_ends_equal(tmp_path: Path, guest: Guest, unit: int, verify: st
     assert again.mode == "incremental" and again.bytes_written == 0 and again.digest == result.digest, "the other way goes on from there"
 
 
+@pytest.mark.fault("a stream breaks in the middle", where="source", ends="the next run reads it anew and writes only the rest")
 def test_a_stream_that_breaks_is_read_anew_and_only_the_rest_is_written(tmp_path: Path, guest: Guest) -> None:
     at = guest.snapshot()
     with pytest.raises(errors.SourceError, match="cut") as caught:
@@ -117,6 +118,7 @@ class Beyond(Stream):
         yield self.capacity - 1, b"xx"
 
 
+@pytest.mark.fault("a stream goes back, or beyond the disk", where="source", ends="fails: never data")
 @pytest.mark.parametrize("kind", [Backwards, Beyond])
 def test_a_stream_that_cannot_be_is_an_error(tmp_path: Path, guest: Guest, kind: Any) -> None:
     with pytest.raises(errors.SourceError, match="The stream gave"):
@@ -156,6 +158,7 @@ def test_the_budget_is_asked_before_each_read(tmp_path: Path, guest: Guest) -> N
     assert sum(paid) == result.bytes_read
 
 
+@pytest.mark.fault("one disk gets no budget", where="budget", ends="other disks are copied meanwhile; a stop ends the waiting")
 def test_waiting_for_a_budget_holds_up_no_other_disk_and_ends_with_the_copy(tmp_path: Path, guest: Guest) -> None:
     """One disk gets nothing; the other is copied meanwhile, and then fails: the waiting one ends, too."""
     at = guest.snapshot()

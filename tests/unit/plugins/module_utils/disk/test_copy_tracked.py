@@ -115,6 +115,11 @@ DOUBTS = [
 ]
 
 
+@pytest.mark.fault(
+    "another UUID, no changeId, a lower sequence, a revert, areas refused, beyond the disk or out of order",
+    where="tracking",
+    ends="the whole disk is compared, with the reason: equal",
+)
 @pytest.mark.parametrize(("doubt", "said"), DOUBTS)
 def test_doubt_means_comparing_everything(way: Way, guest: Guest, doubt: Any, said: str) -> None:
     way.copy(guest.snapshot())
@@ -143,6 +148,7 @@ def test_incremental_refuses_to_do_more(way: Way, guest: Guest, doubt: Any, said
     assert way.copy(at, mode="incremental").mode == "incremental" and way.equal(at)
 
 
+@pytest.mark.fault("vCenter is away when areas are asked for", where="tracking", ends="fails; the next run is a delta")
 def test_a_server_that_is_away_ends_the_run_and_compares_nothing(way: Way, guest: Guest) -> None:
     first = guest.snapshot()
     way.copy(first)
@@ -169,6 +175,7 @@ def test_full_reads_and_writes_everything_again(way: Way, guest: Guest) -> None:
     assert way.copy(at).mode == "none"
 
 
+@pytest.mark.fault("the disk is resized", where="tracking", ends="the whole disk is compared: equal")
 @pytest.mark.parametrize("verify", ["none", "full"])
 def test_a_resized_disk_is_compared(way: Way, guest: Guest, verify: str) -> None:
     way.copy(guest.snapshot())
@@ -196,6 +203,7 @@ class Breaking(FileSink):
     broken = False
 
 
+@pytest.mark.fault("the flush fails", where="copy", ends="the changeId is not committed; the next run is equal")
 def test_the_change_id_is_committed_after_the_flush(way: Way, guest: Guest) -> None:
     first = guest.snapshot()
     way.copy(first)
@@ -205,13 +213,14 @@ def test_the_change_id_is_committed_after_the_flush(way: Way, guest: Guest) -> N
         assert job.prepare()
         for unit in copy._units(job):
             job.work(unit)
-        job.sink.broken = True  # type: ignore[attr-defined]
+        job.sink.broken = True
         with pytest.raises(errors.SinkError):
             job.finish()
     assert (way.fact("change_id"), way.fact("planned"), way.fact("state")) == (first.change_id, at.change_id, "copying")
     assert way.copy(at).change_id == at.change_id and way.equal(at)
 
 
+@pytest.mark.fault("stopped while areas are read", where="tracking", ends="the old plan stays; the next delta is equal")
 def test_planned_is_never_ahead_of_what_is_known_to_be_dirty(way: Way, guest: Guest) -> None:
     """The areas come in parts; whatever ends that in the middle leaves the old plan."""
     first = guest.snapshot()
@@ -233,6 +242,7 @@ def test_planned_is_never_ahead_of_what_is_known_to_be_dirty(way: Way, guest: Gu
     assert way.copy(last).mode == "incremental" and way.equal(last)
 
 
+@pytest.mark.fault("a delta is cut off again and again", where="copy", ends="goes on with the newest snapshot: equal")
 @pytest.mark.parametrize("verify", ["none", "sample"])
 def test_an_interrupted_delta_goes_on_with_the_next_snapshot(way: Way, guest: Guest, verify: str) -> None:
     way.copy(guest.snapshot())
@@ -271,6 +281,9 @@ def test_an_interrupted_full_copy_goes_on_with_the_next_snapshot(way: Way, guest
     assert way.copy(at).mode == "incremental" and way.equal(at)
 
 
+@pytest.mark.fault(
+    "cut off in a comparison, and the source goes back to what it was", where="copy", ends="half written chunks are not believed: equal"
+)
 def test_a_half_written_chunk_is_not_believed_when_the_source_goes_back(way: Way, guest: Guest) -> None:
     """A, then B half copied, then A again: the digest of A is still in the ledger, the bytes of B stand on the target."""
     before = bytes(guest.bytes[5 * MIB : 6 * MIB])
@@ -287,6 +300,7 @@ def test_a_half_written_chunk_is_not_believed_when_the_source_goes_back(way: Way
     assert way.equal(at)
 
 
+@pytest.mark.fault("somebody writes beside a changed area", where="target", ends="found by its digest, mended and counted")
 def test_an_altered_rest_of_a_chunk_is_mended(way: Way, guest: Guest) -> None:
     """With proof, the bytes around a changed area are compared with the digest before the new one is made."""
     way.copy(guest.snapshot())
@@ -327,6 +341,7 @@ def test_allocated_areas_save_reading_zeroes(way: Way, guest: Guest) -> None:
     assert result.outside_wrong == 0
 
 
+@pytest.mark.fault('"*" fails in the middle', where="tracking", ends="the rest is read: equal")
 def test_a_hint_that_fails_in_the_middle_is_read_on_from_there(way: Way, guest: Guest) -> None:
     def allocated() -> Iterator[tuple[int, int]]:
         yield 0, 10 * MIB

@@ -99,6 +99,11 @@ class History:
         return read
 
 
+@pytest.mark.fault(
+    "SIGKILL between any two steps of a copy",
+    where="copy",
+    ends="the next run goes on: equal, at most what the workers had in hand is read twice",
+)
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(FIRST, FIRST + RUNS))
 def test_killed_anywhere_it_goes_on(tmp_path: Path, seed: int) -> None:
@@ -119,6 +124,9 @@ def test_killed_anywhere_it_goes_on(tmp_path: Path, seed: int) -> None:
         guest.work()
 
 
+@pytest.mark.fault(
+    "the machine loses power; any of what was not flushed is lost", where="copy", ends="the next run goes on from the last flush: equal"
+)
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(FIRST, FIRST + max(1, RUNS // 3)))
 def test_the_machine_dies_and_it_goes_on(tmp_path: Path, seed: int) -> None:

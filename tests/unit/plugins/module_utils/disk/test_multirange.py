@@ -61,7 +61,7 @@ def several(
         handler.answer(status, body, ETag=tag or f'"{path.name}"', Content_Type="multipart/byteranges; boundary=b0rder")
         return True
 
-    FileServer.several = 0  # type: ignore[attr-defined]
+    FileServer.several = 0
     return fault
 
 
@@ -96,17 +96,18 @@ def test_a_border_without_a_line_break_before_it(server: FileServer) -> None:
         lambda parts: [b"\r\n--other" + parts[0][10:], *parts[1:]],
     ],
 )
+@pytest.mark.fault("the server answers other ranges than asked for", where="source", ends="no data; asked for one by one")
 def test_other_parts_than_asked_for_are_no_data(server: FileServer, change: Any) -> None:
     server.fault = several(change)
     check(server)
-    assert server.several == 1, "asked once, then never again"  # type: ignore[attr-defined]
+    assert server.several == 1, "asked once, then never again"
 
 
 @pytest.mark.parametrize("status", [200, 400, 416, 431, 501])
 def test_a_server_that_refuses_is_asked_one_by_one(server: FileServer, status: int) -> None:
     server.fault = several(status=status)
     check(server)
-    assert server.several == 1  # type: ignore[attr-defined]
+    assert server.several == 1
 
 
 def test_a_server_that_ignores_it_and_gives_the_whole_file(server: FileServer) -> None:
@@ -117,7 +118,7 @@ def test_a_server_that_ignores_it_and_gives_the_whole_file(server: FileServer) -
 def test_another_size_is_no_data(server: FileServer) -> None:
     server.fault = several(size=512)
     check(server)
-    assert server.several == 1  # type: ignore[attr-defined]
+    assert server.several == 1
 
 
 def test_a_changed_file_is_an_error(server: FileServer) -> None:
@@ -130,6 +131,7 @@ def test_a_changed_file_is_an_error(server: FileServer) -> None:
     file.close()
 
 
+@pytest.mark.fault("an answer of several ranges is cut", where="source", ends="asked again: equal")
 def test_an_answer_that_is_cut_is_asked_for_again(server: FileServer) -> None:
     def cut(handler: Any, number: int) -> bool:
         if number in (2, 3):
