@@ -46,8 +46,8 @@ def chain(tmp_path: Path) -> Chain:
 LINKS = ["[ds 1] vm/d3.vmdk", "[ds 1] vm/d2.vmdk", "[ds 1] vm/d1.vmdk", "[golden] base/base.vmdk"]
 
 
-def opened(server: FileServer, links: list[str] = LINKS, **more: Any) -> ChainSource:
-    return ChainSource(links, lambda path: server.remote(path, **more))
+def opened(server: FileServer, links: list[str] | None = None, **more: Any) -> ChainSource:
+    return ChainSource(links or LINKS, lambda path: server.remote(path, **more))
 
 
 def all_of(source: ChainSource, step: int = 999 * 512) -> bytes:

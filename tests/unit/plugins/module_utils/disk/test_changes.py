@@ -131,6 +131,12 @@ def test_joining_reads_at_most_a_tenth_more(seed: int) -> None:
     assert dirty.joined(areas, 0) == areas
 
 
+def test_gaps_as_large_as_the_areas_are_asked_around() -> None:
+    areas = [(n * 131_072, 65_536) for n in range(100)]
+    assert 65_536 * 100 < sum(n for _s, n in dirty.joined(areas, 256 << 10)) <= 1.1 * 65_536 * 100
+    assert dirty.joined(areas, 65_535) == areas
+
+
 def test_overlap_is_what_lies_in_both() -> None:
     data = [Extent(0, 100, Kind.DATA), Extent(200, 100, Kind.DATA), Extent(400, 10, Kind.DATA)]
     areas = [(10, 20), (50, 200), (260, 10), (299, 200)]

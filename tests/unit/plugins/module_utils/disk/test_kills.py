@@ -63,7 +63,9 @@ class History:
         path = self.folder / "plan"
         path.write_text(json.dumps(plan))
         (self.folder / "result").unlink(missing_ok=True)
-        done = subprocess.run([sys.executable, "-I", powerloss.__file__, str(MODULE_UTILS), str(path)], capture_output=True, text=True)
+        done = subprocess.run(
+            [sys.executable, "-I", powerloss.__file__, str(MODULE_UTILS), str(path)], check=False, capture_output=True, text=True
+        )
         if done.returncode == 0:
             self.steps.update(self.result()["steps"])
             return True

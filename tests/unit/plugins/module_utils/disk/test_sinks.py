@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import errno
+import functools
 import hashlib
 import os
 import random
@@ -244,21 +245,20 @@ def test_a_flat_disk_of_another_size_gets_another_descriptor(tmp_path: Path) -> 
 @pytest.mark.parametrize("subformat", SUBFORMATS)
 def test_full_and_room_again(tmp_path: Path, subformat: str, monkeypatch: pytest.MonkeyPatch) -> None:
     real = os.pwrite
+
+    def limited(left: list[int], fd: int, data: bytes, offset: int) -> int:
+        if not left[0]:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        left[0] -= 1
+        return real(fd, data, offset)
+
     for room in range(0, 12, 2):
         path, model = tmp_path / f"disk{room}.vmdk", Model(6 * MIB)
         sink = VmdkSink(str(path), 6 * MIB, subformat)
         model.apply(sink, random.Random(1), 5)
         sink.flush()
-        left = [room]
-
-        def pwrite(fd: int, data: bytes, offset: int, left: list[int] = left) -> int:
-            if not left[0]:
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-            left[0] -= 1
-            return real(fd, data, offset)
-
         block = random.Random(2).randbytes(MIB + 4096)
-        monkeypatch.setattr(os, "pwrite", pwrite)
+        monkeypatch.setattr(os, "pwrite", functools.partial(limited, [room]))
         try:
             sink.write(MIB + 512, block)
         except SinkError as e:

@@ -75,7 +75,10 @@ def test_killed_anywhere_and_taken_up(tmp_path: Path, subformat: str, seed: int)
         for _attempt in range(20):
             die = rng.randrange(1, expected + 1) if _attempt < 5 else 0
             done = subprocess.run(
-                [sys.executable, "-I", "-c", PROGRAM, str(MODULE_UTILS), str(tmp_path), subformat, str(die)], capture_output=True, text=True
+                [sys.executable, "-I", "-c", PROGRAM, str(MODULE_UTILS), str(tmp_path), subformat, str(die)],
+                check=False,
+                capture_output=True,
+                text=True,
             )
             if done.returncode == 0:
                 expected = max(2, int(done.stdout.split()[0]))
