@@ -140,3 +140,28 @@ def test_a_second_host_takes_over_from_a_dead_one(lab: Lab, conn: Any, volume: s
     assert (row["mode"], row["adopted"]) == ("incremental", "assumed")
     assert any(left in r for r in found["remarks"]) and lab.snapshots("large") == []
     assert content(conn, lab, volume, row["capacity"]) == lab.source_sha("large")
+
+
+@pytest.mark.fault(
+    "the conversion host dies while it compares the whole disk, because tracking was not to be trusted",
+    where="controller",
+    ends="a second one does not believe the changeId of before: it compares the whole disk as well: equal",
+)
+def test_a_second_host_believes_no_change_id_that_the_first_distrusted(
+    lab: Lab, conn: Any, volume: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lab.track("large")
+    on("mover1", monkeypatch)
+    lab.row("large", **options(lab, volume, "mover1"))
+    lab.vcenter.switch("cbt_miss", "every:1", vm="large")
+    lab.fill("large", 60 * MIB, 64 << 10)
+    lab.vcenter.clear()
+    lab.vcenter.fault("soap_fault", match="QueryChangedDiskAreas", fault="FileFault", times=0)
+    process = lab.start("large", host="mover1", **options(lab, volume, "mover1"), budget={"overall": {"rate": 8}}, chunk_size=MIB)
+    lab.wait_for(lambda: lab.served() > 8 * MIB, process)
+    lab.kill(process)
+    lab.vcenter.clear()
+    on("mover2", monkeypatch)
+    row = lab.row("large", **options(lab, volume, "mover2"), take_over=True)
+    assert row["mode"] == "compare"
+    assert content(conn, lab, volume, row["capacity"]) == lab.source_sha("large")

@@ -178,12 +178,13 @@ def test_a_cycle_that_fails_is_tried_again(site: WarmSite) -> None:
         process = site.start("precopy", vm, ferry_precopy_min_cycles=3, ferry_precopy_interval=1)
         said: list[str] = []
         assert process.stdout is not None
-        for line in process.stdout:
-            said.append(line)
-            if ": cycle 2, incremental" in line:
-                until(lambda: site.snapshots(vm) and site.copying(), "the next cycle's copy")
-                for pid in site.copying():
-                    os.kill(pid, signal.SIGKILL)
+        with process.stdout as lines:
+            for line in lines:
+                said.append(line)
+                if ": cycle 2, incremental" in line:
+                    until(lambda: site.snapshots(vm) and site.copying(), "the next cycle's copy")
+                    for pid in site.copying():
+                        os.kill(pid, signal.SIGKILL)
         assert process.wait(60) == 0, "".join(said)[-5000:]
         assert "it is tried again" in "".join(said) and ": cycle 4, incremental" in "".join(said)
         assert site.snapshots(vm) == []

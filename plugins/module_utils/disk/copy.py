@@ -147,6 +147,7 @@ class _Run:
             job.result.outside_share = self.share
             if job.result.outside_wrong:
                 n = job.result.outside_wrong
+                job.doubted()
                 passes.look_everywhere(job, f"{n} of {job.result.outside_checked} chunks outside the changed areas differ from the source.")
                 again.append(job)
             job.turn("copy")

@@ -155,6 +155,9 @@ class Job:
         self._read_before = self.result.bytes_read
         return found
 
+    def doubted(self) -> None:
+        """Called when changes were found missed, before the whole disk is compared: for who tells others what the target holds."""
+
     def extents(self) -> Iterator[Extent]:
         """The source's extents that hold data; where a hint of what is allocated may be trusted, only what is."""
         data = (e for e in self.source.extents() if e.kind == Kind.DATA)

@@ -67,7 +67,9 @@ def distributed(module: str, extension: str, *, package: str, rpm: str) -> Any:
     except ImportError as e:
         said = e
     for folder in _distribution_folders():
-        built = [name for suffix in EXTENSION_SUFFIXES if suffix != ".so" and os.path.exists(name := os.path.join(folder, extension + suffix))]
+        built = [
+            name for suffix in EXTENSION_SUFFIXES if suffix != ".so" and os.path.exists(name := os.path.join(folder, extension + suffix))
+        ]
         source = os.path.join(folder, f"{module}.py")
         if built and os.path.exists(source):
             try:

@@ -13,7 +13,8 @@ from __future__ import annotations
 import contextlib
 import hashlib
 from dataclasses import dataclass
-from typing import Any, Iterator, Mapping, Sequence
+from functools import partial
+from typing import Any, Callable, Iterator, Mapping, Sequence
 
 from ..disk import budget as budgets
 from ..disk import copy as engine
@@ -24,6 +25,7 @@ from ..errors import BadInput, FerryError
 from ..long_task import progress_from
 from ..vsphere import client as vsphere_client
 from ..vsphere import find, guest
+from . import moment as moments
 from . import ways
 from .moment import Moment, frozen
 from .opener import Opener, open_file, open_nbd
@@ -183,12 +185,19 @@ class _Job(engine.Job):
     time, a later run sees that the VM was reverted in between."""
 
     at: Mapping[str, Any] = {}
+    begun: Callable[[str], None] | None = None
 
     def prepare(self) -> bool:
         todo = super().prepare()
         # Only now, after what is to be done stands in the ledger: a kill in between finds the old facts, and distrusts again.
         self.ledger.set(**self.at)
+        if todo and self.begun is not None:
+            self.begun(self.result.mode)
         return todo
+
+    def doubted(self) -> None:
+        if self.begun is not None:
+            self.begun("compare")
 
 
 class _VmCopy(_Copy):
@@ -214,7 +223,7 @@ class _VmCopy(_Copy):
                 way = ways.choose(self.params["transport"], disk, nbd=bool(w.nbd or self.params.get("vddk")))
                 known, status = self.targets.said_by_volume(w)
                 row = None
-                if self.off and self.params.get("snapshot") is None and way.name == "https":
+                if self.off and self.params.get("snapshot") is None and way.name == "https" and (check or not self._leftovers()):
                     as_it_is[w.key] = self.opener.https(disk)
                     row = _already(w, known, status, self.params, as_it_is[w.key])
                     if row is None and self._unchanged(w, as_it_is[w.key]):
@@ -245,12 +254,16 @@ class _VmCopy(_Copy):
         row = predict(w, source, self.targets.ledger_path(w), self.params)
         return not row["changed"]
 
+    def _leftovers(self) -> bool:
+        """Whether killed runs have left snapshots, which this one removes."""
+        return bool(self.vm["snapshots"]) and moments.leftovers(self.session, self.ref, self.targets.folder, self.targets.dead)
+
     def _needs_snapshot(self, opened: Sequence[tuple[Target, ways.Way]]) -> bool:
         if not self.off or self.params.get("snapshot") is not None:
             return True
         # Off, but copied before with its changes tracked: the areas since then can be asked for at a snapshot. It also keeps the
-        # bytes still where somebody powers the VM on in the middle.
-        return bool(self.vm["change_tracking"]) and any(t.ledger.fact("planned") for t, _way in opened)
+        # bytes still where somebody powers the VM on in the middle. And what a killed run has left is removed on that way.
+        return self._leftovers() or bool(self.vm["change_tracking"]) and any(t.ledger.fact("planned") for t, _way in opened)
 
     def _copy_all(
         self, opened: list[tuple[Target, ways.Way]], as_it_is: Mapping[str, Source], rows: dict[str, dict[str, Any]]
@@ -311,7 +324,7 @@ class _VmCopy(_Copy):
             source = self.opener.open(way, w, disk, moment)
             at: dict[str, Any] = {}
             if moment.snapshot is not None:
-                at = {"chain": list(disk.chain), "taken": moment.snapshot.created, "snapshot": moment.snapshot.moref}
+                at = {"chain": chain_digest(disk.chain), "taken": moment.snapshot.created, "snapshot": moment.snapshot.moref}
             return self._task(target, source, tracking, way, at)
 
     def _task(self, target: Target, source: Source, tracking: Tracking | None, way: ways.Way, at: Mapping[str, Any] | None = None) -> Task:
@@ -327,6 +340,7 @@ class _VmCopy(_Copy):
             mode=self.params["mode"],
         )
         job.at = at or {}
+        job.begun = partial(self.targets.begun, target)
         return Task(target, job, way.name, host, datastore)
 
     def _outside(self, jobs: Sequence[Task]) -> float:
@@ -366,9 +380,14 @@ def _facts(w: Wanted) -> Any:
     return w.facts
 
 
-def _reverted(kept: Sequence[str] | None, now: Sequence[str]) -> str | None:
+def chain_digest(chain: Sequence[str]) -> str:
+    """A short name for the files of a disk, from the running one down to the base."""
+    return hashlib.sha256("\0".join(chain).encode()).hexdigest()[:32]
+
+
+def _reverted(kept: str | None, now: Sequence[str]) -> str | None:
     """Why the files of the disk say that its history was changed; None where they are the old ones, or the old ones below new deltas."""
-    if not kept or list(now[-len(kept) :]) == list(kept):
+    if not kept or any(chain_digest(now[n:]) == kept for n in range(len(now))):
         return None
     return "The disk's files are others than at the last copy: the VM was reverted to a snapshot, or snapshots were removed."
 

@@ -120,6 +120,12 @@ def _left_behind(snapshot: snapshot_tree.Snapshot, folder: str, dead: Collection
     return tag.owner == f"{snapshot_tag.host_name()}:{folder}" or (tag.host in dead if tag.alive is None else not tag.alive)
 
 
+def leftovers(session: Any, ref: VmRef, folder: str, dead: Collection[str] = ()) -> bool:
+    """Whether there are snapshots of killed runs, which C(frozen) removes."""
+    there = snapshot_tree.ours(session, ref, purpose="copy")
+    return any(_left_behind(s, folder, dead) for s in there if s.tag is not None and s.tag.alive is not True)
+
+
 @contextlib.contextmanager
 def frozen(
     session: Any,

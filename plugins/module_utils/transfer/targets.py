@@ -28,6 +28,8 @@ from .wanted import Wanted
 #: as of the end of the last pass; PASS: whether one is under way), whose it is, and where the ledger with the chunks' digests lies (LEDGER: host and file).
 STATE, DIGEST, SOURCE, SOURCE_STATE, DISK_KEY = "ferry_state", "ferry_digest", "ferry_source", "ferry_source_state", "ferry_disk"
 CHANGE_ID, GENERATION, LEDGER, PASS = "ferry_change_id", "ferry_generation", "ferry_ledger", "ferry_pass"
+#: Of the snapshot with CHANGE_ID: when it was taken, and which files the disk had; by these a revert since is noticed.
+TAKEN, CHAIN = "ferry_taken", "ferry_chain"
 #: Cinder refuses longer values.
 _LONGEST = 255
 
@@ -114,14 +116,12 @@ class Targets:
         """
         ledger = ledgers.Ledger(self.ledger_path(w), w.capacity)
         self.stack.callback(ledger.close)
-        if self.params["mode"] == "full" and ledger.fact("state") == "complete":
-            ledger.forget()
         sink, volume = self._sink(w)
         target = Target(w, ledger, sink, volume)
         self._open.append(target)
         if volume is not None and known.get(LEDGER):
             self.dead.add(known[LEDGER].partition(":")[0])
-        if ledger.fact("target") is None and self.params["mode"] != "full" and known.get(DIGEST) and known.get(SOURCE) is not None:
+        if ledger.fact("target") is None and self.params["mode"] != "full" and (known.get(DIGEST) or known.get(CHANGE_ID)):
             target.adopted = self._adopt(target, known)
         return target
 
@@ -150,13 +150,14 @@ class Targets:
         found = takeover.adopt(
             t.ledger,
             t.sink,
-            digest=known[DIGEST],
+            digest=known.get(DIGEST) or None,
             change_id=known.get(CHANGE_ID) or None,
             # a pass was under way: that the digest differs says nothing then, and what it wrote lies among the changes since
-            believe=known.get(PASS) == "open",
+            believe=known.get(PASS) == "open" or not known.get(DIGEST),
             disk=t.wanted.label,
             watcher=self.progress,
         )
+        t.ledger.set(taken=known.get(TAKEN) or None, chain=known.get(CHAIN) or None)
         return "proven" if found.equal else "assumed"
 
     # -- the lease, and what is said at the target -----------------------------------------------------------------
@@ -189,6 +190,11 @@ class Targets:
                 unset=(SOURCE_STATE,),
             )
 
+    def begun(self, t: Target, mode: str) -> None:
+        """The pass has begun: where it is not about changes alone, no changeId tells any more what a second host would have to copy."""
+        if t.volume is not None and mode not in ("incremental", "none"):
+            volumes.set_metadata(self.conn, t.volume.volume_id, {CHANGE_ID: ""})
+
     def commit(self, t: Target, *, digest: str, change_id: str | None, final: str | None) -> None:
         """Say at the volume what it holds now.
 
@@ -197,6 +203,7 @@ class Targets:
         if t.volume is None:
             return
         said = {DIGEST: digest, PASS: "done", CHANGE_ID: change_id or "", GENERATION: str(t.ledger.fact("generation", 0))}
+        said.update({TAKEN: t.ledger.fact("taken") or "", CHAIN: t.ledger.fact("chain") or ""})
         if final is not None:
             said = {**said, STATE: "complete", SOURCE_STATE: final}
         volumes.set_metadata(self.conn, t.volume.volume_id, said)
