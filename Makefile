@@ -63,6 +63,10 @@ fuzz: venv stage ## Damage VMDKs at length: FERRY_FUZZ_COUNT mutations (50,000) 
 	@env -C $(STAGE) PYTHONPATH=$(COLLECTIONS):$(STAGE) FERRY_FUZZ_KEEP=$(TOP)/build/fuzz \
 	  $(BIN)/python -m tests.unit.plugins.module_utils.disk.vmdk.fuzz
 
+.PHONY: storm
+storm: venv collections stage ## Storms over copies at length: FERRY_STORM_COUNT of them (50) from the seed FERRY_STORM_SEED (1) on
+	@env -C $(STAGE) PYTHONPATH=$(COLLECTIONS):$(STAGE) $(BIN)/python -m tests.lab_tests.storm $${FERRY_STORM_COUNT:-50} $${FERRY_STORM_SEED:-1}
+
 .PHONY: test-lab
 test-lab: venv stage ## Tests against the running lab (make lab first)
 	@$(STEP) lab-tests tools/with_lab.sh env -C $(STAGE) PYTHONPATH=$(COLLECTIONS):$(STAGE) $(BIN)/python -m pytest \

@@ -143,7 +143,7 @@ options:
     description:
       - Whether the target is read back and compared with the digests taken on the way. What differs is copied again and
         counted in RV(disks[].repaired).
-      - V(sample) reads back one unit in twenty, V(full) all.
+      - V(sample) reads back one unit in twenty, and after an incremental copy all that it wrote to; V(full) the whole disk.
     type: str
     choices: [none, sample, full]
     default: sample

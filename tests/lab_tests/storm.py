@@ -36,10 +36,10 @@ from ansible_collections.ferry.vmware.plugins.module_utils.disk.vmdk.reader impo
 from ansible_collections.ferry.vmware.plugins.module_utils.transfer import disk_copy
 from ansible_collections.ferry.vmware.plugins.module_utils.vsphere import cbt
 from tests.lab.common import LabError
-from tests.lab_tests.copy_lab import Lab, lab_of
+from tests.lab_tests.copy_lab import JAPANESE, Lab, lab_of
 
 MIB = 1 << 20
-VM, OTHER, KEY = "one", "toolless", 2000
+OTHER, KEY = "toolless", 2000
 FORMATS = {"a": "raw", "b": "monolithicSparse", "c": "raw", "d": "monolithicFlat"}
 #: Places (bytes) that the guest writes to, again and again, with contents that recur.
 PLACES = [n * 64 * 1024 for n in range(0, 384, 5)] + [n * MIB for n in range(24)]
@@ -53,20 +53,34 @@ class Broken(AssertionError):
     """A promise was broken."""
 
 
+def content(path: Path) -> str:
+    """The SHA-256 of the disk in the target C(path)."""
+    if path.suffix == ".raw":
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    disk = open_disk(str(path))
+    try:
+        found = hashlib.sha256()
+        for at in range(0, disk.capacity, MIB):
+            found.update(disk.read(at, min(MIB, disk.capacity - at)))
+        return found.hexdigest()
+    finally:
+        disk.close()
+
+
 class Storm:
     """One storm; C(log) has its steps."""
 
     def __init__(self, lab: Lab, seed: int) -> None:
         self.lab = lab
         self.random = random.Random(seed)
+        #: The VM; every third has a second disk, on another datastore, which is copied along now and then.
+        self.vm, self.keys = (JAPANESE, (KEY, 3001)) if not seed % 3 else ("one", (KEY,))
         self.log: list[str] = []
-        self.saved: dict[str, Path] = {}
         self.users: list[Any] = []
         self.names = 0
         #: Whether an error is no surprise: a fault is armed, or something happens during the copy.
         self.rough = False
         self.lies = False
-        self.hurt = False
         self.copies = 0
 
     # -- the guest --------------------------------------------------------------------------------------------------
@@ -74,11 +88,12 @@ class Storm:
     def writes(self, source: random.Random, count: int) -> None:
         for _n in range(count):
             length = source.choice((512, 4096, 65536, 65536 + 512, MIB))
-            start = min(source.choice(PLACES), 24 * MIB - length)
+            key = source.choice(self.keys)
+            start = min(source.choice(PLACES), 24 * MIB - length) if key == KEY else source.randrange(8) * MIB
             kind = source.randrange(3)
             data = bytes(length) if kind == 0 else bytes([kind]) * length
             try:
-                self.lab.vcenter.write(VM, KEY, start, data)
+                self.lab.vcenter.write(self.vm, key, start, data)
             except LabError:
                 return  # it does not run
 
@@ -101,6 +116,9 @@ class Storm:
             "patience": 6,
             "budget": {"overall": {}},
         }
+        if len(self.keys) > 1 and r.random() < 0.5:
+            dest = {"path": str(self.lab.folder / "e.raw")}
+            more["disks"].append({"disk": str(self.keys[1]), "dest": dest, "format": "raw"})
         if r.random() < 0.3:
             more["outside_sample"] = r.choice((0, 10, 100))
         if self.lies:
@@ -109,23 +127,10 @@ class Storm:
             more["snapshot"] = r.choice(self.users)._moId
         return more
 
-    def read(self, path: str) -> str:
-        if path.endswith(".raw"):
-            with open(path, "rb") as f:
-                return hashlib.file_digest(f, "sha256").hexdigest() if sys.version_info >= (3, 11) else hashlib.sha256(f.read()).hexdigest()
-        disk = open_disk(path)
-        try:
-            found = hashlib.sha256()
-            for at in range(0, disk.capacity, MIB):
-                found.update(disk.read(at, min(MIB, disk.capacity - at)))
-            return found.hexdigest()
-        finally:
-            disk.close()
-
     @contextlib.contextmanager
-    def watched(self, during: Callable[[], None] | None) -> Iterator[dict[str, str]]:
+    def watched(self, during: Callable[[], None] | None) -> Iterator[dict[str, dict[int, str]]]:
         """The hashes of the snapshots of ours that are seen; C(during) begins once one is there, or after a while."""
-        seen: dict[str, str] = {}
+        seen: dict[str, dict[int, str]] = {}
         over = threading.Event()
 
         def look() -> None:
@@ -133,9 +138,9 @@ class Storm:
             started: threading.Thread | None = None
             while not over.is_set():
                 with contextlib.suppress(LabError):
-                    for s in self.lab.vcenter.snapshots(VM):
+                    for s in self.lab.vcenter.snapshots(self.vm):
                         if s["name"].startswith("ferry copy") and s["moref"] not in seen:
-                            seen[s["moref"]] = self.lab.source_sha(VM, KEY, s["moref"])
+                            seen[s["moref"]] = self.hashes(s["moref"])
                 if during is not None and started is None and (seen or time.monotonic() - began > 3):
                     started = threading.Thread(target=during)
                     started.start()
@@ -151,50 +156,58 @@ class Storm:
             over.set()
             thread.join()
 
-    def expected(self, options: dict[str, Any]) -> str:
-        return self.lab.source_sha(VM, KEY, options.get("snapshot") or "")
+    def hashes(self, snapshot: str = "") -> dict[int, str]:
+        """Of each disk, at the snapshot or now."""
+        return {key: self.lab.source_sha(self.vm, key, snapshot) for key in self.keys}
 
     def copy(self, during: Callable[[], None] | None = None, **more: Any) -> bool:
         """Whether it succeeded."""
         options = {**self.options(), **more}
         path = options["disks"][0]["dest"]["path"]
         shown = {k: v for k, v in options.items() if k not in ("disks", "patience", "budget")}
-        before = self.expected(options)
+        before = self.hashes(options.get("snapshot") or "")
         if during is not None and "budget" not in more:
             options["budget"] = {"overall": {"rate": 24}}
         with self.watched(during) as seen:
             try:
-                found = disk_copy.run(self.lab.params(VM, (KEY,), **options))
+                found = disk_copy.run(self.lab.params(self.vm, (KEY,), **options))
             except FerryError as e:
                 self.note(f"  copy to {Path(path).name} {shown}: {type(e).__name__} {e.code}: {e.message} {e.said or ''}")
                 fine = ("not_incremental", "target_exists", "resized", "vm_suspended", "too_many_snapshots", "not_in_snapshot")
                 if not (self.rough or during is not None or e.code in fine):
                     raise Broken(f"an error that nothing explains: {e}") from e
                 return False
-        row = found["disks"][0]
         self.copies += 1
-        self.note(f"  copy to {Path(path).name} {shown}: {row['mode']} {row['reason']!r} {row['change_id']} repaired {row['repaired']}")
-        if during is None or options.get("snapshot"):
-            wanted = {before}
-        else:
-            wanted = set(seen.values()) or {before}
-        if self.read(path) not in wanted:
-            raise Broken(f"the target is not what was read: mode {row['mode']}, {row['reason']}")
-        left = [s["name"] for s in self.lab.vcenter.snapshots(VM) if s["name"].startswith("ferry")]
-        if left and not options.get("snapshot") and row["mode"] != "none":
-            raise Broken(f"snapshots are left after a success: {left}, mode {row['mode']}")
+        for row in found["disks"]:
+            target, key = Path(row["dest"]["path"]), int(row["key"])
+            self.note(f"  copy to {target.name} {shown}: {row['mode']} {row['reason']!r} {row['change_id']} repaired {row['repaired']}")
+            if during is None or options.get("snapshot"):
+                # Without tracking a copy that was cut off goes on at the snapshot that it was reading, while the VM runs.
+                wanted = [before, *seen.values()] if row["change_id"] is None and self.runs() else [before]
+            else:
+                wanted = list(seen.values()) or [before]
+            if content(target) not in [w[key] for w in wanted]:
+                raise Broken(f"the target is not what was read: mode {row['mode']}, {row['reason']}")
+        left = [s["name"] for s in self.lab.vcenter.snapshots(self.vm) if s["name"].startswith("ferry")]
+        if left and not options.get("snapshot") and any(row["mode"] != "none" for row in found["disks"]):
+            raise Broken(f"snapshots are left after a success: {left}, mode {found['disks'][0]['mode']}")
         return True
 
     def killed(self) -> None:
         """A copy in a process of its own that ends by SIGKILL, or SIGTERM, at some moment; perhaps it was through by then."""
         options = {**self.options(), "budget": {"overall": {"rate": self.random.choice((0.5, 4, 16, 200))}}}
-        after, how = self.random.choice((0.1, 0.3, 0.5, 0.8, 1.2)) * self.random.random(), self.random.choice((signal.SIGKILL,) * 4 + (signal.SIGTERM,))
+        after, how = (
+            self.random.choice((0.1, 0.3, 0.5, 0.8, 1.2)) * self.random.random(),
+            self.random.choice((signal.SIGKILL,) * 4 + (signal.SIGTERM,)),
+        )
         path = Path(options["disks"][0]["dest"]["path"]).name
-        self.note(f"  killed copy to {path} after {after:.2f} {how.name} { {k: options[k] for k in ('mode', 'verify', 'transport')} } {options.get('snapshot')}")
+        self.note(
+            f"  killed copy to {path} after {after:.2f} {how.name} { {k: options[k] for k in ('mode', 'verify', 'transport')} } {options.get('snapshot')}"
+        )
         pid = os.fork()
         if not pid:
             try:
-                disk_copy.run(self.lab.params(VM, (KEY,), **options))
+                disk_copy.run(self.lab.params(self.vm, (KEY,), **options))
             finally:
                 os._exit(0)
         time.sleep(0.15 + after)
@@ -234,8 +247,7 @@ class Storm:
                     self.lab.vcenter.restart(0.5)
 
         rough, self.rough = self.rough, True
-        off = self.lab.session.call(lambda: self.lab.ref(VM).ref.runtime.powerState) != "poweredOn"
-        if off:
+        if not self.runs():
             self.rough = rough
             return
         self.copy(during)
@@ -251,8 +263,8 @@ class Storm:
         for _n in range(40):
             try:
                 return self.lab.task(start())
-            except Exception as e:
-                if "TaskInProgress" not in f"{type(e).__name__} {e} {getattr(e, 'details', '')}":
+            except FerryError as e:
+                if e.details.get("fault") != "TaskInProgress":
                     self.note(f"  refused: {type(e).__name__} {str(e)[:100]}")
                     return None
                 time.sleep(0.05)
@@ -261,7 +273,7 @@ class Storm:
     def snapshot(self) -> None:
         if len(self.users) < 3:
             self.names += 1
-            found = self.task(lambda: self.lab.ref(VM).ref.CreateSnapshot_Task(f"user {self.names}", "", False, False))
+            found = self.task(lambda: self.lab.ref(self.vm).ref.CreateSnapshot_Task(f"user {self.names}", "", False, False))
             if found is not None:
                 self.users.append(found)
 
@@ -271,39 +283,46 @@ class Storm:
             self.task(lambda: self.lab.session.managed("VirtualMachineSnapshot", gone._moId).RemoveSnapshot_Task(False, True))
 
     def revert(self) -> None:
-        there = self.lab.vcenter.snapshots(VM)
+        there = self.lab.vcenter.snapshots(self.vm)
         if there:
             to = self.random.choice(there)["moref"]
             self.task(lambda: self.lab.session.managed("VirtualMachineSnapshot", to).RevertToSnapshot_Task(None, False))
             if self.random.random() < 0.8:
-                self.task(lambda: self.lab.ref(VM).ref.PowerOnVM_Task(None))
+                self.task(lambda: self.lab.ref(self.vm).ref.PowerOnVM_Task(None))
+
+    def runs(self) -> bool:
+        ref = self.lab.ref(self.vm).ref
+        return bool(self.lab.session.call(lambda: ref.runtime.powerState) == "poweredOn")
 
     def power(self) -> None:
-        ref = self.lab.ref(VM).ref
-        on = self.lab.session.call(lambda: ref.runtime.powerState) == "poweredOn"
+        ref, on = self.lab.ref(self.vm).ref, self.runs()
         self.task(lambda: ref.PowerOffVM_Task() if on else ref.PowerOnVM_Task(None))
 
     def tracking(self) -> None:
         with contextlib.suppress(FerryError):
-            cbt.apply(self.lab.session, self.lab.ref(VM), enable=self.random.random() < 0.7)
+            cbt.apply(self.lab.session, self.lab.ref(self.vm), enable=self.random.random() < 0.7)
 
     def reset(self) -> None:
-        self.lab.vcenter.post("/cbt/reset", vm=VM)
+        self.lab.vcenter.post("/cbt/reset", vm=self.vm)
 
     def lower(self) -> None:
-        self.lab.vcenter.post("/cbt/lower", vm=VM, by=self.random.randrange(1, 4))
+        # A sequence that goes back and passes by the old number again hides what changed between: only a sample finds that.
+        self.lies = True
+        self.lab.vcenter.post("/cbt/lower", vm=self.vm, by=self.random.randrange(1, 4))
 
     def larger(self) -> None:
         """The disk is made larger; sinks of VMDKs of another size are refused, so these go."""
+        if len(self.keys) > 1 or self.lab.vcenter.snapshots(self.vm):
+            return  # the simulator mixes the devices up where there are several
         vim = self.lab.session.vim
-        ref = self.lab.ref(VM).ref
+        ref = self.lab.ref(self.vm).ref
         devices = self.lab.session.call(lambda: ref.config.hardware.device)
         disk = next(d for d in devices if d.key == KEY)
         disk.capacityInBytes += self.random.choice((512, MIB, 3 * MIB))
         disk.capacityInKB = disk.capacityInBytes // 1024
         change = vim.vm.device.VirtualDeviceSpec(operation="edit", device=disk)
-        if self.task(lambda: ref.ReconfigVM_Task(vim.vm.ConfigSpec(deviceChange=[change]))) is not None:
-            self.note("  larger")
+        self.task(lambda: ref.ReconfigVM_Task(vim.vm.ConfigSpec(deviceChange=[change])))
+        self.note(f"  {disk.capacityInBytes} bytes now")
         for name in ("b.vmdk", "d.vmdk", "d-flat.vmdk"):
             (self.lab.folder / name).unlink(missing_ok=True)
 
@@ -317,11 +336,15 @@ class Storm:
                 ("delta_format", ("redoLogFormat", "seSparseFormat")),
                 ("consolidate_seconds", ("0.3", "")),
                 ("cbt_query_ms", ("100", "")),
+                ("cbt_miss", ("every:2", "")),
+                ("cbt_star_miss", ("every:2", "")),
+                ("cbt_consolidation_misses", ("1", "")),
                 ("snapshot_seconds", ("0.2", "")),
             )
         )
         value = r.choice(values)
         self.note(f"  {name} {value}")
+        self.lies = self.lies or "miss" in name
         self.lab.vcenter.switch(name, value)
 
     def faults(self) -> None:
@@ -350,12 +373,14 @@ class Storm:
     # -- the target and the ledger ------------------------------------------------------------------------------------
 
     def targets(self) -> list[Path]:
-        return [p for n in ("a.raw", "c.raw", "b.vmdk") if (p := self.lab.folder / n).exists()]
+        return [p for n in ("a.raw", "c.raw", "b.vmdk", "e.raw") if (p := self.lab.folder / n).exists()]
 
     def complete(self, target: Path) -> bool:
         """Whether the target's copy is through; in the middle of one, a change of bytes in place is nobody's to see."""
-        uuid = self.lab.ref(VM).instance_uuid
-        path = self.lab.folder / "state" / "ledgers" / file_name(uuid, str(KEY), f"path:{target}")
+        uuid = self.lab.ref(self.vm).instance_uuid
+        path = (
+            self.lab.folder / "state" / "ledgers" / file_name(uuid, str(self.keys[-1] if target.name == "e.raw" else KEY), f"path:{target}")
+        )
         if not path.exists():
             return True
         with contextlib.closing(sqlite3.connect(path)) as db:
@@ -374,7 +399,7 @@ class Storm:
         if how == "delete" or target.suffix == ".vmdk":
             target.unlink()
         elif how == "truncate":
-            os.truncate(target, self.random.randrange(24) * MIB)
+            os.truncate(target, self.random.randrange(9) * MIB)
         elif how == "empty":
             size = target.stat().st_size
             target.unlink()
@@ -382,7 +407,7 @@ class Storm:
                 f.truncate(size)
         elif how == "write":
             with target.open("r+b") as f:
-                f.seek(self.random.randrange(23) * MIB)
+                f.seek(self.random.randrange(8) * MIB)
                 f.write(b"somebody else's")
         elif how == "replace":
             old = target.with_suffix(".old")
@@ -450,13 +475,13 @@ class Storm:
     def run(self, steps: int) -> None:
         self.calm()
         if self.random.random() < 0.85:
-            self.lab.track(VM)
+            self.lab.track(self.vm)
         for _n in range(steps):
             self.step()
         self.note("the last copy")
         self.calm()
         self.lab.reconnect()
-        self.lab.power(VM, False)
+        self.lab.power(self.vm, False)
         left = sorted({options["disks"][0]["dest"]["path"]: options for options in (self.options() for _n in range(12))}.items())
         for _path, options in left:
             self.copy(**{**options, "snapshot": None, "mode": "auto", "transport": "auto", "outside_sample": 100})
@@ -471,7 +496,7 @@ def storm(folder: Path, seed: int, steps: int | None = None) -> Storm:
         found = Storm(lab, seed)
         try:
             found.run(steps or random.Random(seed).randrange(15, 41))
-        except Exception as e:
+        except Exception as e:  # whatever it is, the steps that led to it are what is wanted
             raise Broken("\n".join([f"storm {seed}:", *found.log, traceback.format_exc(limit=-4)])) from e
         return found
 

@@ -165,3 +165,25 @@ def test_a_second_host_believes_no_change_id_that_the_first_distrusted(
     row = lab.row("large", **options(lab, volume, "mover2"), take_over=True)
     assert row["mode"] == "compare"
     assert content(conn, lab, volume, row["capacity"]) == lab.source_sha("large")
+
+
+@pytest.mark.fault(
+    "the first conversion host comes back with its ledger, after a second one has gone on",
+    where="controller",
+    ends="its ledger is of another time: the digests are taken from the volume anew, equal",
+)
+def test_the_first_host_comes_back(lab: Lab, conn: Any, volume: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The disk is again what the first host copied, and the volume what the second one did."""
+    lab.track("large")
+    lab.vcenter.write("large", 2000, 8 * MIB, b"first" * 51200)
+    on("mover1", monkeypatch)
+    lab.row("large", **options(lab, volume, "mover1"))
+    lab.vcenter.write("large", 2000, 8 * MIB, b"other" * 51200)
+    on("mover2", monkeypatch)
+    lab.row("large", **options(lab, volume, "mover2"))
+    lab.vcenter.write("large", 2000, 8 * MIB, b"first" * 51200)
+    lab.vcenter.post("/cbt/reset", vm="large")
+    on("mover1", monkeypatch)
+    row = lab.row("large", **options(lab, volume, "mover1"))
+    assert row["adopted"] == "proven"
+    assert content(conn, lab, volume, row["capacity"]) == lab.source_sha("large")

@@ -325,13 +325,14 @@ def test_what_was_altered_by_hand_is_named_and_mended(site: Site, arrived: Run) 
     assert set(site.migrate("app").changed.values()) == {0}
 
 
-def copy_processes() -> list[int]:
-    """The processes that copy: those of the module, wherever Ansible put it."""
+def copy_processes(site: Site) -> list[int]:
+    """The processes that copy from this vCenter: those of the module, wherever Ansible put it."""
+    mark = f"VMWARE_PORT={site.vcenter.port}".encode()
     found = []
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
+    for path in Path("/proc").glob("[0-9]*"):
         try:
-            if b"AnsiballZ_vm_disk_copy" in path.read_bytes():
-                found.append(int(path.parent.name))
+            if b"AnsiballZ_vm_disk_copy" in (path / "cmdline").read_bytes() and mark in (path / "environ").read_bytes().split(b"\0"):
+                found.append(int(path.name))
         except OSError:
             continue  # it ended
     return found
@@ -356,7 +357,7 @@ def test_killed_at_a_random_point_it_goes_on(site: Site, seed: int) -> None:
         assert time.monotonic() < deadline and process.poll() is None, process.communicate(timeout=5)[0][-3000:]
         time.sleep(0.02)
     os.killpg(process.pid, signal.SIGKILL)
-    for pid in copy_processes():
+    for pid in copy_processes(site):
         os.kill(pid, signal.SIGKILL)
     process.communicate(timeout=30)
     site.control("DELETE", "/faults")

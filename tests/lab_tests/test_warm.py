@@ -19,10 +19,10 @@ from typing import Any
 
 import pytest
 
-from .vcenter_lab import running
+from .vcenter_lab import Client, running
 from .warm_site import KEYS, WarmSite, write_model
 
-NAMES = ("gentle 在庫", "idle", "hasty", "killed", "timed", "planned", "missing", "shot")
+NAMES = ("gentle 在庫", "idle", "hasty", "killed", "timed", "planned", "missing", "shot", "started")
 
 
 @pytest.fixture(scope="module")
@@ -84,6 +84,11 @@ def test_a_guest_that_writes_nothing(site: WarmSite) -> None:
     assert again.code == 0 and set(again.changed.values()) == {0}, again.out[-3000:]
 
 
+@pytest.mark.fault(
+    "the guest writes faster than may be read",
+    where="copy",
+    ends="said with the figures and what would do; the VM runs on, no snapshot is left",
+)
 def test_it_says_plainly_that_it_will_not_converge(site: WarmSite) -> None:
     """More is written than may be read. The VM runs on, no snapshot is left, and what would do is said."""
     budget = {"overall": {"rate": 8}}
@@ -103,6 +108,11 @@ def test_it_says_plainly_that_it_will_not_converge(site: WarmSite) -> None:
     assert "Next: the same playbook" in run.out
 
 
+@pytest.mark.fault(
+    "SIGKILL of playbook and copy in the middle of a delta",
+    where="copy",
+    ends="the next run removes the snapshot and goes on: equal at the cutover",
+)
 def test_killed_in_the_middle_of_a_cycle_it_goes_on(site: WarmSite) -> None:
     """SIGKILL to the playbook and to the copy while a delta is read: the next run removes the snapshot and skips nothing."""
     vm, slow = "killed", {"ferry_ledger": str(site.folder / "killed-ledger")}
@@ -157,6 +167,11 @@ def test_no_cutover_where_it_would_overrun(site: WarmSite) -> None:
     assert "1 s are allowed" in run.out and "pass without a byte copied" in run.out, run.out[-3000:]
 
 
+@pytest.mark.fault(
+    "tracking misses every second area, until the cutover",
+    where="tracking",
+    ends="the sample outside finds it, everything is compared: equal",
+)
 def test_changes_that_tracking_missed_are_found_at_the_cutover_and_mended(site: WarmSite) -> None:
     """Every second area is left out of the answers: reading back cannot see it, the sample outside does."""
     vm = "missing"
@@ -171,6 +186,7 @@ def test_changes_that_tracking_missed_are_found_at_the_cutover_and_mended(site: 
     assert_equal(site, vm, log)
 
 
+@pytest.mark.fault("SIGKILL of the copy alone, in a cycle", where="copy", ends="said, and the cycle is made again: equal at the cutover")
 def test_a_cycle_that_fails_is_tried_again(site: WarmSite) -> None:
     """SIGKILL to the copy alone, as the kernel does when memory is short: the loop says so and goes on."""
     vm = "shot"
@@ -191,3 +207,29 @@ def test_a_cycle_that_fails_is_tried_again(site: WarmSite) -> None:
         cut = site.run("cutover", vm)
     assert cut.code == 0, cut.out[-5000:]
     assert_equal(site, vm, log)
+
+
+@pytest.mark.fault(
+    "the VM is powered on while its last delta is copied",
+    where="vCenter",
+    ends="the copy is refused as the last one; the next cutover is equal",
+)
+def test_a_machine_that_somebody_starts_during_the_cutover(site: WarmSite) -> None:
+    """The last delta comes from a snapshot, so it is not torn; but it is not the last one, and nothing is made of it."""
+    vm, slow = "started", {"ferry_ledger": str(site.folder / "started-ledger"), "ferry_cutover_refresh": False}
+    with site.writer(vm, rate=6):
+        run = site.run("precopy", vm, **slow)
+        assert run.code == 0, run.out[-5000:]
+        before = site.ask("/guest", vm=vm)["count"]
+        until(lambda: site.ask("/guest", vm=vm)["count"] > before + 150, "more writes")
+        process = site.start("cutover", vm, **slow, ferry_read_budget={"overall": {"rate": 3}})
+        until(lambda: not site.running(vm) and site.copying() and site.snapshots(vm), "the last delta", process)
+    client = Client(site.vcenter)
+    client.wait(client.vm(vm).PowerOnVM_Task())
+    client.close()
+    said = process.communicate(timeout=120)[0]
+    assert process.returncode != 0 and f"{vm} was powered on while its last delta was copied" in said, said[-3000:]
+    assert site.running(vm) and site.snapshots(vm) == []
+    again = site.run("cutover", vm, **slow, ferry_read_budget={"overall": None})
+    assert again.code == 0, again.out[-5000:]
+    assert_equal(site, vm)

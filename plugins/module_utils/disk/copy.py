@@ -35,8 +35,8 @@ def run(
 ) -> list[Result]:
     """Copy all disks, in parallel under one pool of workers.
 
-    :param verify: C(none); C(sample): a share C(sample) of the units is read back; C(full): all of them. What differs
-        is copied again and counted as repaired.
+    :param verify: C(none); C(sample): a share C(sample) of the units is read back, of a pass over changes all chunks that it wrote
+        to; C(full): all of them. What differs is copied again and counted as repaired.
     :param outside: the share (0 to 1) of the chunks outside the changed areas that is compared with the source. One that
         differs leads to a comparison of the whole disk in this same run.
     :param guard: called every C(checkpoint_seconds); it raises when a lease on a target was lost, and that stops the writers.
@@ -74,6 +74,7 @@ class _Run:
         self.bytes = checkpoint_bytes
         self.last = time.monotonic()
         self.busy: list[Job] = []
+        self.owing: set[Job] = set()
 
     def run(self) -> list[Result]:
         started = time.monotonic()
@@ -82,6 +83,8 @@ class _Run:
             job.watcher = self.watcher
             job.proving = self.verify != "none"
         self.busy = [job for job in self.jobs if job.prepare()]
+        # Where a run before was cut off, what it wrote is not known: the sample is of the whole disk then.
+        self.owing = {job for job in self.jobs if job.cut_off or job.ledger.fact("unverified")}
         chosen = {job: self._chosen(job) for job in self.busy}
         try:
             self._copy(self.busy)
@@ -126,16 +129,17 @@ class _Run:
             job.settle()
 
     def _chosen(self, job: Job) -> list[int]:
-        """The chunks to be compared with the source although nothing in them changed: chosen before the copy touches any."""
-        if not self.share or job.tracking is None or job.sequential or job.result.mode != "incremental":
+        """The chunks to be compared with the source although nothing in them is to be copied, or not all of them: what tracking misses
+        lies most often beside what it tells. Chosen before the copy touches any."""
+        if not self.share or job.tracking is None or job.sequential:
             return []
-        return list(sampling.choose(job.ledger, self.share, job.ledger.fact("generation")))
+        return list(sampling.choose(job.ledger, self.share, job.ledger.fact("generation"), fits=sampling.known))
 
     def _outside(self, chosen: dict[Job, list[int]]) -> None:
-        for job, chunks in chosen.items():
-            if self.share and job.hint is not None and not job.sequential and not chunks and job.result.mode != "incremental":
-                # What C(*) left out was taken for zeroes without being read.
-                chosen[job] = list(sampling.choose(job.ledger, self.share, job.ledger.fact("generation"), zeroes_only=True))
+        for job in chosen:
+            if self.share and job.narrowed and not job.sequential and job.result.mode != "incremental":
+                # What C(*) left out was taken for zeroes without being read, in chunks that hold data, too.
+                chosen[job] = list(sampling.choose(job.ledger, self.share, job.ledger.fact("generation")))
         looked = [job for job, chunks in chosen.items() if chunks]
         if not looked:
             return
@@ -155,9 +159,29 @@ class _Run:
             self._copy(again)
 
     def _verify(self, jobs: list[Job]) -> None:
-        every = 1 if self.verify == "full" else max(1, round(1 / self.sample))
+        before = {job: job.result.repaired for job in jobs}
+        self._read_back(jobs, 1 if self.verify == "full" else max(1, round(1 / self.sample)))
+        for job in jobs:
+            job.result.verified = self.verify
+        damaged = [job for job in jobs if job.result.repaired > before[job]]
+        if self.verify != "full" and damaged:
+            # Where a sample finds something there will be more: the target is another one, or its storage loses writes.
+            self._read_back(damaged, 1)
+        for job in jobs:
+            if job in damaged:
+                job.result.verified = "full"
+            if job.result.repaired:
+                job.result.changed = True
+                job.finish()
+            job.ledger.set(unverified=False)
+
+    def _read_back(self, jobs: list[Job], every: int) -> None:
+        """Compare each C(every)th unit on the targets with its digests, and mend it; of a delta, for C(every) above 1, what it wrote."""
 
         def pieces(job: Job) -> Iterator[tuple[int, int]]:
+            if every > 1 and job.result.mode == "incremental" and job not in self.owing:
+                yield from _runs(sorted(job.in_part), job.per_unit)
+                return
             # A fixed stride with the first and the last unit in it: what is looked at can be told beforehand.
             starts = range(0, job.ledger.chunks, job.per_unit)
             for n, first in enumerate(starts):
@@ -170,12 +194,22 @@ class _Run:
                 forget()
             job.turn("verify")
         self._pool(jobs).run(jobs, lambda job, piece: proof.verify(job, *piece), pieces, lambda: None)
-        for job in jobs:
-            job.result.verified = self.verify
-            if job.result.repaired:
-                job.result.changed = True
-                job.finish()
-            job.ledger.set(unverified=False)
+
+
+def _runs(chunks: list[int], most: int) -> Iterator[tuple[int, int]]:
+    """C(chunks), ascending, as (first, count) of neighbours, at most C(most) at once."""
+    first = count = 0
+    for chunk in chunks:
+        if count and chunk == first + count - 1:
+            continue
+        if count and chunk == first + count and count < most:
+            count += 1
+            continue
+        if count:
+            yield first, count
+        first, count = chunk, 1
+    if count:
+        yield first, count
 
 
 def _units(job: Job) -> Iterator[Unit]:

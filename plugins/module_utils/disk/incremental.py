@@ -116,6 +116,7 @@ def copy(job: Job, first: int, count: int, chunks: Chunks, *, counted: bool = Tr
     reads = job.read_areas(joined(areas, getattr(job.source, "gap", 0)))
     written = (_proven if job.proving else _plain)(job, first, states, digests, reads)
     job.ledger.mark(first, bytes(states), bytes(digests))
+    job.wrote(chunk for chunk, _pieces in chunks)
     job.count(size if counted else 0, written=written)
 
 

@@ -9,10 +9,12 @@ Zeroes are looked for at 64 KiB and never written to a target that reads as zero
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
+from array import array
 from dataclasses import dataclass, field
-from typing import Any, Callable, Iterator
+from typing import Any, Callable, Iterable, Iterator
 
 from . import incremental, passes
 from .changes import Tracking, checked, refuses_tracking
@@ -139,6 +141,10 @@ class Job:
         self.idle = False
         #: Whether areas of C(*) say what is allocated, in this pass.
         self.hint: Callable[[], Any] | None = None
+        #: Whether it has left anything out.
+        self.narrowed = False
+        #: Chunks in which this run has copied areas, in no order.
+        self.in_part = array("L")
         self._unflushed = 0
         self._read_before = 0
         self._dirt: tuple[int, list[tuple[int, list[tuple[int, int]]]]] | None = None
@@ -155,6 +161,11 @@ class Job:
         self._read_before = self.result.bytes_read
         return found
 
+    def wrote(self, chunks: Iterable[int]) -> None:
+        """Areas in these chunks were copied."""
+        with self.lock:
+            self.in_part.extend(chunks)
+
     def doubted(self) -> None:
         """Called when changes were found missed, before the whole disk is compared: for who tells others what the target holds."""
 
@@ -167,8 +178,10 @@ class Job:
         end = 0
         try:
             for start, length in checked(hint(), self.source.capacity):
+                self.narrowed = self.narrowed or start > end
                 yield start, length
                 end = start + length
+            self.narrowed = self.narrowed or end < self.source.capacity
         except FerryError as e:
             if not refuses_tracking(e):
                 raise
@@ -418,8 +431,18 @@ class Job:
         position = self.ledger.position()
         with self.lock:
             self._unflushed = 0
-        self.sink.flush()
+        self.flush()
         self.ledger.commit(position)
+
+    def flush(self) -> None:
+        """Flush the target. Where that fails the kernel may have dropped what was written, and says so only once (fsync(2)): then
+        no mark counts any more."""
+        try:
+            self.sink.flush()
+        except BaseException:
+            with contextlib.suppress(FerryError):  # the first error is the one to tell
+                self.ledger.drop_marks()
+            raise
 
     def finish(self) -> None:
         """All is copied: flush, and only then say so in the ledger, with the changeId.

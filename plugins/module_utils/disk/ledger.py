@@ -50,6 +50,7 @@ _WHOLE = _table(lambda s: int(s & BASE == UNKNOWN or bool(s & OLD)))
 _TO_DO = _table(lambda s: int(s & BASE == UNKNOWN or bool(s & (OLD | DIRTY))))
 _TO_PROVE = _table(lambda s: int(s & BASE in (UNKNOWN, STALE) or bool(s & (OLD | DIRTY))))
 _STALE = _table(lambda s: int(s & BASE == STALE))
+_STORED = _table(lambda s: int(s & BASE in (DATA, STALE)))
 _KNOWN = _table(lambda s: int(s & BASE != UNKNOWN))
 _DELTA = _table(lambda s: int(s & BASE == STALE or bool(s & DIRTY)))
 
@@ -181,6 +182,11 @@ class Ledger(LedgerFile):
         return self._any(_KNOWN)
 
     @property
+    def stored(self) -> bool:
+        """Whether there are chunks whose data stands on the target."""
+        return self._any(_STORED)
+
+    @property
     def stale_chunks(self) -> int:
         """How many chunks have no digest because they were written in parts."""
         return sum(states.translate(_STALE).count(1) for states in list(self._states.values()))
@@ -230,6 +236,14 @@ class Ledger(LedgerFile):
         with self._statement() as db:
             db.execute("INSERT INTO marks (chunk, states, digests, boot) VALUES (?, ?, ?, ?)", (chunk, states, digests, self._boot))
             self._apply(chunk, states, digests)
+
+    def drop_marks(self) -> None:
+        """What was marked since the last C(commit) may be lost: nothing is known of these chunks."""
+        with self._statement() as db:
+            for chunk, count in db.execute("SELECT chunk, length(states) FROM marks").fetchall():
+                self._apply(chunk, bytes(count), None)
+            with self._transaction():
+                db.execute("DELETE FROM marks")
 
     def position(self) -> int:
         """Where the marks end now. Take it before the sink's flush, hand it to C(commit) after."""

@@ -11,12 +11,13 @@ C(missed) (the UUID of a tracking that was caught missing changes), C(doubt) and
 
 from __future__ import annotations
 
+import secrets
 from typing import TYPE_CHECKING, Any
 
 from .changes import ChangeId, cannot_follow, checked, refuses_tracking
 from .digest import CHUNK
 from .errors import BadInput, FerryError
-from .ledger import UNKNOWN
+from .ledger import BASE, DIRTY, UNKNOWN
 from .proof import differs
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ def prepare(job: Job) -> bool:
     another = ledger.fact("target") != target
     state = None if another else ledger.fact("state")
     job.cut_off = state == "copying"
-    altered = state == "complete" and ledger.fact("stamp") != getattr(job.sink, "stamp", str)()
+    altered = _altered(job, state)
     same = ledger.resized_from is None and not ledger.fact("doubt") and ledger.fact("source") == source.identity and not another
     if tracking is not None:
         same = same and bool(tracking.change_id) and ledger.fact("planned") == tracking.change_id
@@ -59,6 +60,22 @@ def prepare(job: Job) -> bool:
         job.hint = tracking.allocated
     job.result.change_id = None
     return True
+
+
+def _altered(job: Job, state: str | None) -> bool:
+    """Whether the target is not as the runs before left it. While a copy is under way its own writing changes the stamp: then a
+    label says whether it is still the file that the ledger speaks of, in the state that it speaks of."""
+    ledger = job.ledger
+    if state is None:
+        return False
+    if state == "complete" and ledger.fact("stamp") != getattr(job.sink, "stamp", str)():
+        return True
+    label = ledger.fact("label")
+    if not label:
+        return job.sink.reads_zero and ledger.stored
+    generation = ledger.fact("generation", 0)
+    # Killed before it was labelled anew, it has the label of the run before.
+    return job.sink.label() not in (f"{label}/{generation}", f"{label}/{generation - 1}")  # type: ignore[attr-defined]  # it gave one
 
 
 def _choose(job: Job, another: bool, state: str | None, same: bool) -> tuple[str, str | None, str]:
@@ -115,9 +132,9 @@ def _refusal(job: Job, reason: str) -> BadInput:
 
 
 def _begin(job: Job, mode: str, how: str | None, reason: str, target: str) -> None:
-    ledger, source, tracking, result = job.ledger, job.source, job.tracking, job.result
-    facts = {
-        "source": source.identity,
+    ledger, result = job.ledger, job.result
+    facts: dict[str, Any] = {
+        "source": job.source.identity,
         "target": target,
         "disk": job.disk,
         "state": "copying",
@@ -125,7 +142,21 @@ def _begin(job: Job, mode: str, how: str | None, reason: str, target: str) -> No
         "pass": mode,
         "reason": reason,
     }
+    label, generation = ledger.fact("label"), facts["generation"]
+    if not label or how == "forget":
+        label = secrets.token_hex(8)
+        # Before anything is kept of it: where the ledger knows a label, the target has had one.
+        set_label = getattr(job.sink, "set_label", None)
+        facts["label"] = label if set_label is not None and set_label(f"{label}/{generation - 1}") else None
     result.mode, result.reason = mode, reason
+    _record(job, mode, how, reason, facts)
+    if ledger.fact("label"):
+        job.sink.set_label(f"{label}/{generation}")  # type: ignore[attr-defined]  # it could
+
+
+def _record(job: Job, mode: str, how: str | None, reason: str, facts: dict[str, Any]) -> None:
+    """Keep in the ledger what is to be done."""
+    ledger, source, tracking, result = job.ledger, job.source, job.tracking, job.result
     if how is None:
         ledger.set(**facts)
         return
@@ -133,7 +164,7 @@ def _begin(job: Job, mode: str, how: str | None, reason: str, target: str) -> No
         facts.update(doubt=None, taken_over=None)
     planned = (tracking.change_id or None) if tracking is not None else None
     # From now on the marks count as durable; so must be what they speak of.
-    job.sink.flush()
+    job.flush()
     if how == "keep" and tracking is not None:
         areas = checked(tracking.areas(ledger.fact("planned")), source.capacity)
         try:
@@ -159,10 +190,13 @@ def _distrust(job: Job) -> None:
         if job.watcher is not None:
             job.watcher.update(job.disk, "look at the target", first * CHUNK, ledger.capacity, 0)
             job.watcher.check()
-        wrong = differs(job, first, count)
+        states = ledger.states(first, count)
+        if job.cut_off and all(s & BASE == UNKNOWN for s in states):
+            continue  # not copied yet
+        wrong = [chunk for chunk in differs(job, first, count) if not job.cut_off or states[chunk - first] & BASE != UNKNOWN]
         for chunk in wrong:
             ledger.mark(chunk, bytes([UNKNOWN]), None)
-        job.result.repaired += len(wrong)
+        job.result.repaired += sum(not states[chunk - first] & DIRTY for chunk in wrong)
     # Before the ledger says that we write there: a run that is cut off would not look again.
     job.make_durable()
 

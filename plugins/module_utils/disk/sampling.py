@@ -7,10 +7,10 @@
 from __future__ import annotations
 
 import random
-from typing import Iterator
+from typing import Callable, Iterator
 
 from .digest import SEGMENT
-from .ledger import BASE, DATA, DIRTY, OLD, ZERO, Ledger
+from .ledger import BASE, DATA, DIRTY, OLD, UNKNOWN, ZERO, Ledger
 
 
 def clean(state: int) -> bool:
@@ -18,20 +18,19 @@ def clean(state: int) -> bool:
     return state & BASE in (ZERO, DATA) and not state & (OLD | DIRTY)
 
 
-def zero(state: int) -> bool:
-    """Whether the chunk is clean and all zeroes."""
-    return state == ZERO
+def known(state: int) -> bool:
+    """Whether the chunk will equal the source's once its changed areas are copied, if nothing else in it changed."""
+    return state & BASE != UNKNOWN and not state & OLD
 
 
-def choose(ledger: Ledger, share: float, generation: int, *, zeroes_only: bool = False) -> Iterator[int]:
-    """About C(share) (0 to 1) of the chunks that are clean, at least one, spread over the disk.
+def choose(ledger: Ledger, share: float, generation: int, *, fits: Callable[[int], bool] = clean) -> Iterator[int]:
+    """About C(share) (0 to 1) of the chunks whose state C(fits), at least one, spread over the disk.
 
     Each segment's chunks are shuffled, always in the same way, and each C(generation) goes on in that order where the one
     before stopped: after 1 / C(share) runs every chunk has been looked at.
     """
     if share <= 0:
         return
-    fits = zero if zeroes_only else clean
     share = min(share, 1.0)
     found = 0
     spare: int | None = None

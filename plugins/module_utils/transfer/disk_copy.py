@@ -36,6 +36,8 @@ from .wanted import Wanted, of_source, of_vm
 #: Share (percent) of the chunks outside the changed areas that the last copy of a VM compares, unless it is told otherwise.
 OUTSIDE_AT_CUTOVER = 1.0
 
+_STARTED = "the VM was not off at the end: this copy is not taken for its last state"
+
 
 def run(params: Mapping[str, Any], *, check: bool = False) -> dict[str, Any]:
     """Copy the disks that C(params) (the options of vm_disk_copy) name. See the module for options and results.
@@ -273,10 +275,13 @@ class _VmCopy(_Copy):
             for target, way in opened:
                 source = as_it_is.get(target.wanted.key) or self.opener.open(way, target.wanted, _facts(target.wanted), None)
                 jobs.append(self._task(target, source, None, way))
-            for task, row in zip(jobs, self._copy(jobs), strict=True):
+            done_rows = self._copy(jobs)
+            stayed = self._off_still()
+            for task, row in zip(jobs, done_rows, strict=True):
                 rows[task.target.wanted.key] = row
-                self.targets.commit(task.target, digest=task.job.result.digest, change_id=None, final=state_of(task.job.source))
-            return []
+                state = state_of(task.job.source) if stayed else None
+                self.targets.commit(task.target, digest=task.job.result.digest, change_id=None, final=state)
+            return [] if stayed else [_STARTED]
         if self.vm["power"] == "suspended":
             raise BadInput("The VM is suspended: what its memory holds is not on its disks.", code="vm_suspended", step="look at the VM")
         reading = [t.ledger.fact("snapshot") for t, _way in opened if t.ledger.fact("state") == "copying"]
@@ -288,7 +293,8 @@ class _VmCopy(_Copy):
             named=self.params.get("snapshot"),
             quiesce=self.params["quiesce"],
             folder=self.targets.folder,
-            reuse=[str(r) for r in reading if r] if not self.vm["change_tracking"] else (),
+            # Of a VM that is off the last state is wanted, not that of a while ago.
+            reuse=[str(r) for r in reading if r] if not self.vm["change_tracking"] and not self.off else (),
             dead=self.targets.dead,
             bad_builds=self.params.get("bad_builds") or (),
         ) as moment:
@@ -300,6 +306,9 @@ class _VmCopy(_Copy):
             finally:
                 self.opener.let_go(done=done)
         final = self.off and self.params.get("snapshot") is None
+        if final and not self._off_still():
+            final = False
+            moment.remarks.append(_STARTED)
         for task, row in zip(jobs, found, strict=True):
             target = task.target
             rows[target.wanted.key] = row
@@ -347,6 +356,13 @@ class _VmCopy(_Copy):
         """At the last copy, and where what is allocated was taken from a hint, a sample of the rest is compared."""
         hinted = any(t.job.tracking and t.job.tracking.allocated and not t.target.ledger.fact("planned") for t in jobs)
         return OUTSIDE_AT_CUTOVER if self.off or hinted else 0.0
+
+    def _off_still(self) -> bool:
+        """Whether the VM is off at the end too: what it writes once it runs again is not in the copy, which then is not its last."""
+        try:
+            return bool(guest.read_vms(self.session, [self.ref])[0]["power"] == "off")
+        except FerryError:
+            return False  # not known: the next run looks again, and copies what has changed
 
     def _still(self, target: Target, before: Source | None) -> str | None:
         """The state of the VM's disk without a snapshot, where it is what it was before ours: the next run then needs none."""

@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+from datetime import datetime
 from typing import Any, Callable, Collection, Iterator, Mapping, Sequence
 
 from ..disk.changes import Tracking
@@ -21,6 +22,7 @@ from ..errors import BadInput, Busy, FerryError, Interrupted
 from ..vsphere import builds, changes, snapshot_removal, snapshot_tag, snapshot_tree, snapshots
 from ..vsphere.disks import VmDisk
 from ..vsphere.find import VmRef
+from ..vsphere.steady import steadily
 
 #: Seconds that an interrupted run gives vCenter to begin with the removal; it goes on there by itself.
 _HURRY = 20.0
@@ -98,11 +100,11 @@ class Moment:
         if snapshot is None or not disk.change_id:
             return None
         if self._build is None:
-            self._build = (builds.host_build(self.session, self.ref),)
+            self._build = (steadily(lambda: builds.host_build(self.session, self.ref), stop=self.stop),)
         build = self._build[0]
-        reason = distrusted or builds.bad_build(build, disk.capacity, self.bad_builds)
+        reason = distrusted or builds.bad_build(build, disk.capacity, self.bad_builds) or _older(snapshot.created, taken)
         if reason is None and taken is not None:
-            reason = changes.reverted_since(self.session, self.ref, taken)
+            reason = steadily(lambda: changes.reverted_since(self.session, self.ref, taken), stop=self.stop)
 
         def areas(since: str) -> Iterator[tuple[int, int]]:
             return changes.changed_areas(self.session, self.ref, snapshot, disk.key, since, disk.capacity, stop=self.stop)
@@ -110,6 +112,13 @@ class Moment:
         # "*" is what is allocated only where nobody else's snapshot is there.
         hint = len(disk.chain) == 1 and not self.foreign and changes.star_distrust(disk, build=build, bad_builds=self.bad_builds) is None
         return Tracking(disk.change_id, areas, (lambda: areas(changes.EVERYTHING)) if hint else None, reason)
+
+
+def _older(created: str | None, taken: str | None) -> str | None:
+    """Why reverts since the last copy cannot be looked for by time; None where they can. Both ISO 8601, by the server's clock."""
+    if created is None or taken is None or datetime.fromisoformat(created) >= datetime.fromisoformat(taken):
+        return None
+    return f"The snapshot is older ({created}) than that of the last copy ({taken}): another one, or vCenter's clock was set back."
 
 
 def _left_behind(snapshot: snapshot_tree.Snapshot, folder: str, dead: Collection[str]) -> bool:
@@ -150,8 +159,8 @@ def frozen(
     """
     label = vm["name"]
     if named is not None:
-        snapshot = snapshot_tree.find(session, ref, named)
-        yield Moment(session, ref, vm, snapshot, snapshot_tree.disks_at(session, ref, snapshot))
+        theirs = snapshot_tree.find(session, ref, named)
+        yield Moment(session, ref, vm, theirs, snapshot_tree.disks_at(session, ref, theirs))
         return
 
     def told(phase: str) -> Any:
@@ -178,19 +187,21 @@ def frozen(
             snapshot_removal.remove(session, old, timeout=timeout, progress=told("consolidate"))
             removed.append(old.name)
         progress.update(label, "snapshot", 0, 100)
-        snapshot = again
-        while snapshot is None:
-            snapshot = snapshots.take(session, ref, quiesce=quiesce, folder=folder, progress=told("snapshot"), stop=progress.check)
-            there = snapshot_tree.ours(session, ref, purpose="copy")
-            late = [s for s in there if s.moref != snapshot.moref and _left_behind(s, folder, dead)]
-            if late:
-                # Asked for by a killed run, and made only now, below ours: it cannot go while ours is read.
-                for old in (snapshot, *late):
-                    snapshot_removal.remove(session, old, timeout=timeout, progress=told("consolidate"))
-                removed += [s.name for s in late]
-                snapshot = None
+        snapshot: snapshot_tree.Snapshot | None = again
         try:
-            found = Moment(session, ref, vm, snapshot, snapshot_tree.disks_at(session, ref, snapshot))
+            while snapshot is None:
+                snapshot = snapshots.take(session, ref, quiesce=quiesce, folder=folder, progress=told("snapshot"), stop=progress.check)
+                there = steadily(lambda: snapshot_tree.ours(session, ref, purpose="copy"), stop=progress.check)
+                late = [s for s in there if s.moref != snapshot.moref and _left_behind(s, folder, dead)]
+                if late:
+                    # Asked for by a killed run, and made only now, below ours: it cannot go while ours is read.
+                    for old in (snapshot, *late):
+                        snapshot_removal.remove(session, old, timeout=timeout, progress=told("consolidate"))
+                    removed += [s.name for s in late]
+                    snapshot = None
+            taken = snapshot
+            disks = steadily(lambda: snapshot_tree.disks_at(session, ref, taken), stop=progress.check)
+            found = Moment(session, ref, vm, snapshot, disks)
             found.foreign -= len(removed) + (again is not None)
             found.remarks += remarks
             found.bad_builds, found.stop = bad_builds, progress.check
@@ -200,6 +211,8 @@ def frozen(
                 found.remarks.append(snapshot.remark)
             yield found
         except BaseException as e:
+            if snapshot is None:
+                raise
             hurry = isinstance(e, (Interrupted, KeyboardInterrupt))
             left = f"the snapshot {snapshot.name} ({snapshot.moref}) of the VM; the next run removes it"
             try:

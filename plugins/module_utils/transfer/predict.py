@@ -29,7 +29,7 @@ def predict(w: Wanted, source: Source | None, ledger_path: str, params: Mapping[
         ledger = ledgers.Ledger(ledger_path, w.capacity)
         with contextlib.closing(ledger):
             same = source is not None and ledger.fact("source") == source.identity
-            if same and ledger.fact("state") == "complete" and params["mode"] != "full" and _unaltered(w, ledger):
+            if same and ledger.fact("state") == "complete" and params["mode"] != "full" and _untouched(w, ledger):
                 result.changed, result.mode, result.digest = False, "none", ledger.fact("digest", "")
                 result.change_id = ledger.fact("change_id")
                 to_read = 0
@@ -43,10 +43,12 @@ def predict(w: Wanted, source: Source | None, ledger_path: str, params: Mapping[
     return {**result.as_dict(), "bytes_to_read": to_read}
 
 
-def _unaltered(w: Wanted, ledger: ledgers.Ledger) -> bool:
-    """Whether the file is as the last copy left it."""
+def _untouched(w: Wanted, ledger: ledgers.Ledger) -> bool:
+    """Whether the file is as the last copy left it, and was verified as far as it was to be."""
     if w.dest.get("volume"):
         return False  # a volume tells by its own metadata
+    if ledger.fact("unverified"):
+        return False  # killed while it was read back
     try:
         info = os.stat(w.dest["path"])
     except OSError:

@@ -121,6 +121,9 @@ class Targets:
         self._open.append(target)
         if volume is not None and known.get(LEDGER):
             self.dead.add(known[LEDGER].partition(":")[0])
+            if known[LEDGER] != self._ledger_name(w) and ledger.fact("target") is not None:
+                # Another host, or another ledger, has gone on with the volume since: what this one knows of it is of another time.
+                ledger.forget()
         if ledger.fact("target") is None and self.params["mode"] != "full" and (known.get(DIGEST) or known.get(CHANGE_ID)):
             target.adopted = self._adopt(target, known)
         return target
@@ -186,9 +189,12 @@ class Targets:
             volumes.set_metadata(
                 self.conn,
                 t.volume.volume_id,
-                {**said, LEDGER: f"{snapshot_tag.host_name()}:{self.ledger_path(t.wanted)}"[:_LONGEST]},
+                {**said, LEDGER: self._ledger_name(t.wanted)},
                 unset=(SOURCE_STATE,),
             )
+
+    def _ledger_name(self, w: Wanted) -> str:
+        return f"{snapshot_tag.host_name()}:{self.ledger_path(w)}"[:_LONGEST]
 
     def begun(self, t: Target, mode: str) -> None:
         """The pass has begun: where it is not about changes alone, no changeId tells any more what a second host would have to copy."""

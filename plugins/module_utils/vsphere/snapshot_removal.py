@@ -26,6 +26,9 @@ Stop = Callable[[], None]
 
 #: Seconds for the removal of a snapshot: what the guest wrote meanwhile has to be copied into its base.
 REMOVE_TIMEOUT = 6 * 3600.0
+#: Seconds for which a locked file is waited for: an export of a killed run holds its snapshot's files until its lease ends, after
+#: five minutes (HttpNfcLeaseInfo.leaseTimeout).
+LOCKED_PATIENCE = 330.0
 #: How often consolidation is asked for when vCenter goes on saying that it is needed.
 _CONSOLIDATIONS = 5
 
@@ -58,10 +61,10 @@ def remove(
         )
     if snapshot.tag is not None:
         HELD.discard(snapshot.tag.id)
-    deadline = Deadline(timeout)
+    deadline, locked = Deadline(timeout), Deadline(min(timeout, LOCKED_PATIENCE))
     try:
         while any(s.moref == snapshot.moref for s in steadily(lambda: every(session, vm), patience=min(PATIENCE, timeout), stop=stop)):
-            _remove_once(session, vm, snapshot, deadline, progress, stop)
+            _remove_once(session, vm, snapshot, deadline, locked, progress, stop)
         consolidate(session, vm, timeout=deadline.left, progress=progress, stop=stop)
     except ServerError as e:
         e.add(
@@ -73,7 +76,13 @@ def remove(
         raise
 
 
-def _remove_once(session: Session, vm: VmRef, snapshot: Snapshot, deadline: Deadline, progress: Progress | None, stop: Stop | None) -> None:
+def _is_locked(e: ServerError) -> bool:
+    return e.details.get("fault") == "FileLocked"
+
+
+def _remove_once(
+    session: Session, vm: VmRef, snapshot: Snapshot, deadline: Deadline, locked: Deadline, progress: Progress | None, stop: Stop | None
+) -> None:
     """Ask for the removal and wait for its task; returns where the tree has to be looked at again."""
     step = "remove the snapshot"
     ref = session.managed("VirtualMachineSnapshot", snapshot.moref)
@@ -84,7 +93,7 @@ def _remove_once(session: Session, vm: VmRef, snapshot: Snapshot, deadline: Dead
         if e.details.get("fault") == "ManagedObjectNotFound" or e.details.get("gone"):
             return
         # answered too late, or a task of somebody else: the snapshot may be gone at the next look
-        if not (is_away(e) or is_busy(e)) or not deadline.wait():
+        if not (_is_locked(e) and locked.wait()) and (not (is_away(e) or is_busy(e)) or not deadline.wait()):
             raise
     if stop is not None:
         stop()
@@ -115,7 +124,7 @@ def consolidate(
     :raises ServerError: code task or fault (a locked file: somebody holds a disk), timeout, not_consolidated.
     """
     step = "consolidate the disks"
-    deadline = Deadline(timeout)
+    deadline, locked = Deadline(timeout), Deadline(min(timeout, LOCKED_PATIENCE))
     attempts = 0
     while steadily(lambda: needs_consolidation(session, vm), stop=stop):
         if stop is not None:
@@ -135,6 +144,8 @@ def consolidate(
             attempts += 1
         except ServerError as e:
             e.add(vm=vm.name, left="files of removed snapshots in the disks' chains")
+            if _is_locked(e) and locked.wait():
+                continue
             if not (e.details.get("gone") or is_away(e) or is_busy(e)) or not deadline.wait():
                 raise
     return attempts > 0

@@ -16,12 +16,17 @@ import struct
 
 from ..errors import BadInput, Busy, SinkError
 from ..sources.file import data_ranges, pread_all
+from . import label
 
 _PUNCH_HOLE_KEEP_SIZE = 0x03  # FALLOC_FL_KEEP_SIZE | FALLOC_FL_PUNCH_HOLE, linux/falloc.h
 _BLKZEROOUT = 0x127F  # linux/fs.h: zeroes a range, by the device itself where it can
 _ZEROES = bytes(1 << 20)
+_SYNC_FILE_RANGE_WRITE = 2  # linux/fs.h: begin to write these pages, without waiting for it
+#: Writes of at least so many bytes are sent on to the medium at once.
+_EARLY = 256 << 10
 
 _libc = ctypes.CDLL(ctypes.util.find_library("c"), use_errno=True)
+_libc.sync_file_range.argtypes = [ctypes.c_int, ctypes.c_int64, ctypes.c_int64, ctypes.c_uint]
 _libc.fallocate.argtypes = [ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64]
 
 
@@ -63,6 +68,7 @@ class FileSink:
             raise Busy("Another process writes this target.", disk=self.path, step="lock the target", said=e.strerror) from e
         size = info.st_size if self.regular else os.lseek(self._fd, 0, os.SEEK_END)
         if self.regular and resize and size != self.capacity:
+            label.remove(self._fd)  # somebody cut it, or the disk has grown: either way it is looked at before it is believed
             os.ftruncate(self._fd, self.capacity)
         elif size < self.capacity:
             raise SinkError(f"The target has {size} bytes, the disk needs {self.capacity}.", disk=self.path, step="open the target")
@@ -74,6 +80,14 @@ class FileSink:
         """Changes when somebody else writes the file afterwards (size, mtime); empty for a device, which has neither."""
         info = os.fstat(self._fd)
         return f"{info.st_size}:{info.st_mtime_ns}" if self.regular else ""
+
+    def label(self) -> str:
+        """What C(set_label) wrote; empty where the file has no label."""
+        return label.read(self._fd)
+
+    def set_label(self, text: str) -> bool:
+        """Say at the file whose ledger speaks of it; False where that cannot be said."""
+        return self.regular and label.write(self._fd, text)
 
     def _failed(self, what: str, offset: int, e: OSError) -> SinkError:
         full = e.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -88,6 +102,7 @@ class FileSink:
 
     def write(self, offset: int, data: bytes | memoryview) -> None:
         view = memoryview(data)
+        start, length = offset, len(view)
         while view:
             try:
                 done = os.pwrite(self._fd, view, offset)
@@ -95,6 +110,9 @@ class FileSink:
                 raise self._failed("written", offset, e) from e
             offset += done
             view = view[done:]
+        if length >= _EARLY and os.environ.get("EARLY"):
+            # On its way to the medium while the next bytes are read, so that a flush finds little left to do.
+            _libc.sync_file_range(self._fd, start, length, _SYNC_FILE_RANGE_WRITE)
 
     def zero(self, offset: int, length: int) -> None:
         if self.regular:

@@ -123,6 +123,14 @@ class VmdkSink:
         """Changes when somebody else writes the file afterwards."""
         return self._file.stamp()
 
+    def label(self) -> str:
+        """What C(set_label) wrote; empty where the file has no label."""
+        return self._file.label()
+
+    def set_label(self, text: str) -> bool:
+        """Say at the file with the data whose ledger speaks of it; False where that cannot be said."""
+        return self._file.set_label(text)
+
     def write(self, offset: int, data: bytes | memoryview) -> None:
         self._file.write(offset, data)
 

@@ -30,6 +30,7 @@ from ..vmdk.base import Identity
 from ..vmdk.flat_writer import read_all
 from ..vmdk.sparse_writer import SparseWriter, layout, packed
 from ..vmdk.structs import GRAIN_SECTORS, GTES_PER_GT, sectors, unpack_header
+from . import label
 from .file import punch_hole
 
 GRAIN = GRAIN_SECTORS * SECTOR
@@ -407,6 +408,14 @@ class SparseSink:
         """Changes when somebody else writes the file afterwards (size, mtime)."""
         info = os.fstat(self._fd)
         return f"{info.st_size}:{info.st_mtime_ns}"
+
+    def label(self) -> str:
+        """What C(set_label) wrote; empty where the file has no label."""
+        return label.read(self._fd)
+
+    def set_label(self, text: str) -> bool:
+        """Say at the file whose ledger speaks of it; False where that cannot be said."""
+        return label.write(self._fd, text)
 
     def forget_cache(self) -> None:
         """Ask the kernel to drop its cached pages, so that reading back reads what is stored. Call C(flush) first."""

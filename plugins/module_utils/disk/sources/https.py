@@ -19,11 +19,12 @@ import ssl
 import threading
 import time
 from dataclasses import dataclass
-from typing import Any, Callable, Iterator, Mapping, Sequence
+from typing import Any, Callable, Iterator, Mapping, Sequence, cast
 
 from ..errors import BadInput, SourceError, bounded
 from ..model import Extent, Kind
 from . import multirange
+from .tls import TlsSocket
 
 #: Faults that go away by themselves: the connection was cut, or the server is busy.
 _TRANSIENT = (OSError, http.client.HTTPException)
@@ -50,13 +51,23 @@ class Endpoint:
 class _Connection(http.client.HTTPSConnection):
     """A connection to a server that is known by its certificate."""
 
-    thumbprint: str | None = None
+    def __init__(self, endpoint: Endpoint) -> None:
+        super().__init__(endpoint.host, endpoint.port, timeout=endpoint.timeout, context=endpoint.context)
+        self.endpoint = endpoint
 
     def connect(self) -> None:
-        super().connect()
-        if self.thumbprint is None:
+        http.client.HTTPConnection.connect(self)
+        try:
+            self.sock = cast(Any, TlsSocket(self.sock, self.endpoint.context, self.endpoint.host))
+        except BaseException:
+            self.close()
+            raise
+        self._recognize(self.endpoint.thumbprint)
+
+    def _recognize(self, thumbprint: str | None) -> None:
+        if thumbprint is None:
             return
-        wanted = self.thumbprint.replace(":", "").lower()
+        wanted = thumbprint.replace(":", "").lower()
         shown = self.sock.getpeercert(binary_form=True) or b""
         digest = {40: hashlib.sha1, 64: hashlib.sha256}.get(len(wanted))
         if digest is None or digest(shown).hexdigest() != wanted:
@@ -88,10 +99,7 @@ class RemoteFile:
     def _connection(self) -> http.client.HTTPSConnection:
         found: http.client.HTTPSConnection | None = getattr(self._local, "connection", None)
         if found is None:
-            e = self.endpoint
-            found = made = _Connection(e.host, e.port, timeout=e.timeout, context=e.context)
-            made.thumbprint = e.thumbprint
-            self._local.connection = found
+            found = self._local.connection = _Connection(self.endpoint)
             with self._lock:
                 self._all.append(found)
         return found
