@@ -80,15 +80,24 @@ OWN_TESTS := $(call lab_tests,cbt.py copy_faults.py copy_running.py copy_storm.p
 .PHONY: test-lab-others test-lab-vcloud test-lab-vcenter
 test-lab-others: venv stage
 	@$(STEP) lab-tests tools/with_lab.sh env -C $(STAGE) PYTHONPATH=$(COLLECTIONS):$(STAGE) $(BIN)/python -m pytest \
-	  tests/lab_tests $(addprefix --ignore=,$(VCLOUD_TESTS) $(OWN_TESTS)) $(ARGS)
+	  -m 'not long' tests/lab_tests $(addprefix --ignore=,$(VCLOUD_TESTS) $(OWN_TESTS)) $(ARGS)
 
 test-lab-vcloud: venv stage ## Those of the tests against the running lab that are of vCloud Director
 	@$(STEP) lab-vcloud tools/with_lab.sh env -C $(STAGE) PYTHONPATH=$(COLLECTIONS):$(STAGE) $(BIN)/python -m pytest \
 	  $(VCLOUD_TESTS) $(ARGS)
 
 test-lab-vcenter: venv collections stage ## Those of them that start a vCenter of their own: snapshots, changed areas, copies, precopy
-	@$(STEP) lab-vcenter env -C $(STAGE) PYTHONPATH=$(COLLECTIONS):$(STAGE) $(BIN)/python -m pytest -n 2 --dist loadfile \
+	@$(STEP) lab-vcenter env -C $(STAGE) PYTHONPATH=$(COLLECTIONS):$(STAGE) $(BIN)/python -m pytest -n 2 --dist loadfile -m 'not long' \
 	  $(if $(findstring tests/,$(ARGS)),,$(OWN_TESTS)) $(ARGS)
+
+.PHONY: test-long
+test-long: venv stage ## Those of the lab's tests that take minutes: warm migrations with real waits (make lab first)
+	@$(STEP) lab-long tools/with_lab.sh env -C $(STAGE) PYTHONPATH=$(COLLECTIONS):$(STAGE) $(BIN)/python -m pytest -m long \
+	  $(if $(findstring tests/,$(ARGS)),,tests/lab_tests) $(ARGS)
+
+.PHONY: test-demo
+test-demo: need-lab venv collections venv-openstack stage ## make demo from nothing, twice, and demo-clean; it ends the demo's lab
+	@$(STEP) demo env FERRY_CHECKOUT=$(TOP) $(BIN)/python -m pytest tests/demo $(ARGS)
 
 .PHONY: test-integration
 test-integration: venv collections stage ## ansible-test integration against the running lab (ARGS=target for one)

@@ -71,6 +71,7 @@ def test_cycles_until_it_fits_then_the_cutover(site: WarmSite) -> None:
     assert not site.running(vm) and site.snapshots(vm) == []
 
 
+@pytest.mark.long
 def test_a_guest_that_writes_nothing(site: WarmSite) -> None:
     """Nothing is read after the first cycle; the second run of the cutover changes nothing."""
     run = site.run("precopy", "idle", ferry_precopy_min_cycles=2)
@@ -84,6 +85,7 @@ def test_a_guest_that_writes_nothing(site: WarmSite) -> None:
     assert again.code == 0 and set(again.changed.values()) == {0}, again.out[-3000:]
 
 
+@pytest.mark.long
 @pytest.mark.fault(
     "the guest writes faster than may be read",
     where="copy",
@@ -141,6 +143,7 @@ def test_killed_in_the_middle_of_a_cycle_it_goes_on(site: WarmSite) -> None:
     assert_equal(site, vm, log)
 
 
+@pytest.mark.long
 def test_kept_up_to_date_until_the_set_time(site: WarmSite) -> None:
     at = time.time() + 20
     with site.writer("timed", rate=1) as log:
@@ -161,12 +164,14 @@ def test_the_plan_touches_nothing(site: WarmSite) -> None:
     assert site.running("planned") and site.snapshots("planned") == [] and not site.target("planned", 0).exists()
 
 
+@pytest.mark.long
 def test_no_cutover_where_it_would_overrun(site: WarmSite) -> None:
     run = site.run("cutover", "planned", ferry_cutover="in_budget", ferry_downtime_budget=1)
     assert run.code != 0 and site.running("planned")
     assert "1 s are allowed" in run.out and "pass without a byte copied" in run.out, run.out[-3000:]
 
 
+@pytest.mark.long
 @pytest.mark.fault(
     "tracking misses every second area, until the cutover",
     where="tracking",
@@ -186,6 +191,7 @@ def test_changes_that_tracking_missed_are_found_at_the_cutover_and_mended(site: 
     assert_equal(site, vm, log)
 
 
+@pytest.mark.long
 @pytest.mark.fault("SIGKILL of the copy alone, in a cycle", where="copy", ends="said, and the cycle is made again: equal at the cutover")
 def test_a_cycle_that_fails_is_tried_again(site: WarmSite) -> None:
     """SIGKILL to the copy alone, as the kernel does when memory is short: the loop says so and goes on."""
@@ -209,6 +215,7 @@ def test_a_cycle_that_fails_is_tried_again(site: WarmSite) -> None:
     assert_equal(site, vm, log)
 
 
+@pytest.mark.long
 @pytest.mark.fault(
     "the VM is powered on while its last delta is copied",
     where="vCenter",

@@ -146,6 +146,7 @@ def test_migrated_while_its_guest_writes(site: Landing) -> None:
     assert code == 0 and told["state"] == "unchanged" and "changed=0" in out, out[-3000:]
 
 
+@pytest.mark.long
 def test_precopied_one_day_and_cut_over_another(site: Landing) -> None:
     vm = NAMES[1]
     with site.writer(vm, rate=1) as log:
@@ -159,6 +160,7 @@ def test_precopied_one_day_and_cut_over_another(site: Landing) -> None:
     assert {d["mode"] for d in told["disks"]} == {"incremental"} and len(told["cycles"]) == 1
 
 
+@pytest.mark.long
 @pytest.mark.fault(
     "SIGKILL between the shutdown and the landing",
     where="copy",
@@ -191,6 +193,7 @@ def test_killed_between_shutdown_and_landing(site: Landing) -> None:
     site.assert_landed(vm, log)
 
 
+@pytest.mark.long
 @pytest.mark.fault(
     "the VM is powered on during the cutover to volumes", where="vCenter", ends="no server is made of them, in this run or the next"
 )
