@@ -254,6 +254,9 @@ disks:
     outside_checked:
       description: Chunks of 1 MiB outside the changed areas that were compared with the source.
       type: int
+    outside_share:
+      description: Their share (0 to 1) of all chunks outside the changed areas.
+      type: float
     outside_wrong:
       description: How many of them differed. Then the whole disk was compared.
       type: int

@@ -295,11 +295,14 @@ def test_a_named_snapshot_is_read_and_stays(lab: Lab) -> None:
 
 def test_check_mode_touches_nothing(lab: Lab) -> None:
     lab.vcenter.clear()
-    planned = lab.row("one", check=True)
+    planned = lab.row("one", check=True, budget={"overall": {"rate": 5}})
+    assert list(lab.folder.iterdir()) == []
     assert planned["changed"] and planned["bytes_to_read"] == planned["capacity"]
     methods = lab.vcenter.get("/stats")["methods"]
     assert not any("Snapshot" in m for m in methods)
     assert not lab.target("one").exists()
+    with pytest.raises(BadInput):
+        lab.row("one", check=True, budget={"overall": {"rate": "fast"}})
 
 
 @pytest.mark.fault(

@@ -13,10 +13,11 @@ from __future__ import annotations
 import contextlib
 import hashlib
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from typing import Any, Callable, Iterator, Mapping, Sequence
 
 from ..disk import budget as budgets
+
 from ..disk import copy as engine
 from ..disk.changes import Tracking
 from ..disk.model import Source
@@ -91,9 +92,14 @@ class _Copy:
         self.stack = stack
         self.progress = progress
         self.targets = Targets(params, stack, progress, source_id)
-        if params.get("budget"):
-            budgets.save(self.targets.folder, params["budget"])
-        self.budget = budgets.Budget(self.targets.folder)
+        budgets.checked(params.get("budget"))
+
+    @cached_property
+    def budget(self) -> budgets.Budget:
+        """The budget of this machine, with what was asked for now; first used when something is about to be read."""
+        if self.params.get("budget"):
+            budgets.save(self.targets.folder, self.params["budget"])
+        return budgets.Budget(self.targets.folder)
 
     def _copy(self, jobs: Sequence[Task]) -> list[dict[str, Any]]:
         """Run the jobs; a row for each, in their order."""
@@ -334,7 +340,10 @@ class _VmCopy(_Copy):
             at: dict[str, Any] = {}
             if moment.snapshot is not None:
                 at = {"chain": chain_digest(disk.chain), "taken": moment.snapshot.created, "snapshot": moment.snapshot.moref}
-            return self._task(target, source, tracking, way, at)
+            task = self._task(target, source, tracking, way, at)
+            # The times of files that a running VM writes need not move with its writes (VMFS); only a snapshot stands still.
+            task.job.certain = self.off or target.ledger.fact("snapshot") == at.get("snapshot")
+            return task
 
     def _task(self, target: Target, source: Source, tracking: Tracking | None, way: ways.Way, at: Mapping[str, Any] | None = None) -> Task:
         host, datastore = self.vm["host"], _facts(target.wanted).datastore
