@@ -118,7 +118,9 @@ options:
   outside_sample:
     description:
       - Per cent of what lies B(outside) the changed areas that is read and compared with the digests of what was copied, because
-        changed block tracking itself can be wrong. A difference leads to a comparison of the whole disk in the same run.
+        changed block tracking itself can be wrong. It is taken in whole chunks, those in which something has changed among them,
+        because what is missed lies most often beside what is told. A difference leads to a comparison of the whole disk in the same
+        run.
       - By default V(1) for a VM that is powered off (the last copy before it lives elsewhere) and where allocated areas were taken
         as a hint, else V(0).
     type: float
@@ -143,7 +145,8 @@ options:
     description:
       - Whether the target is read back and compared with the digests taken on the way. What differs is copied again and
         counted in RV(disks[].repaired).
-      - V(sample) reads back one unit in twenty, and after an incremental copy all that it wrote to; V(full) the whole disk.
+      - V(sample) reads back one unit in twenty, and after an incremental copy all that it wrote to; where that finds a
+        difference the whole disk is read back. V(full) reads back the whole disk.
     type: str
     choices: [none, sample, full]
     default: sample
@@ -252,7 +255,7 @@ disks:
       description: Number of the changed areas.
       type: int
     outside_checked:
-      description: Chunks of 1 MiB outside the changed areas that were compared with the source.
+      description: Chunks of 1 MiB, with what lies outside the changed areas, that were compared with the source.
       type: int
     outside_share:
       description: Their share (0 to 1) of all chunks outside the changed areas.

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import contextlib
 import faulthandler
-import hashlib
 import os
 import random
 import shutil
@@ -30,12 +29,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from pyVmomi import vim, vmodl
+
 from ansible_collections.ferry.vmware.plugins.module_utils.disk.errors import FerryError
 from ansible_collections.ferry.vmware.plugins.module_utils.disk.ledger import file_name
-from ansible_collections.ferry.vmware.plugins.module_utils.disk.vmdk.reader import open_disk
 from ansible_collections.ferry.vmware.plugins.module_utils.transfer import disk_copy
 from ansible_collections.ferry.vmware.plugins.module_utils.vsphere import cbt
 from tests.lab.common import LabError
+from tests.lab_tests import storm_targets
 from tests.lab_tests.copy_lab import JAPANESE, Lab, lab_of
 
 MIB = 1 << 20
@@ -53,20 +54,6 @@ class Broken(AssertionError):
     """A promise was broken."""
 
 
-def content(path: Path) -> str:
-    """The SHA-256 of the disk in the target C(path)."""
-    if path.suffix == ".raw":
-        return hashlib.sha256(path.read_bytes()).hexdigest()
-    disk = open_disk(str(path))
-    try:
-        found = hashlib.sha256()
-        for at in range(0, disk.capacity, MIB):
-            found.update(disk.read(at, min(MIB, disk.capacity - at)))
-        return found.hexdigest()
-    finally:
-        disk.close()
-
-
 class Storm:
     """One storm; C(log) has its steps."""
 
@@ -74,7 +61,8 @@ class Storm:
         self.lab = lab
         self.random = random.Random(seed)
         #: The VM; every third has a second disk, on another datastore, which is copied along now and then.
-        self.vm, self.keys = (JAPANESE, (KEY, 3001)) if not seed % 3 else ("one", (KEY,))
+        self.vm: str = "one" if seed % 3 else JAPANESE
+        self.keys: tuple[int, ...] = (KEY,) if seed % 3 else (KEY, 3001)
         self.log: list[str] = []
         self.users: list[Any] = []
         self.names = 0
@@ -186,7 +174,7 @@ class Storm:
                 wanted = [before, *seen.values()] if row["change_id"] is None and self.runs() else [before]
             else:
                 wanted = list(seen.values()) or [before]
-            if content(target) not in [w[key] for w in wanted]:
+            if storm_targets.content(target) not in [w[key] for w in wanted]:
                 raise Broken(f"the target is not what was read: mode {row['mode']}, {row['reason']}")
         left = [s["name"] for s in self.lab.vcenter.snapshots(self.vm) if s["name"].startswith("ferry")]
         if left and not options.get("snapshot") and any(row["mode"] != "none" for row in found["disks"]):
@@ -263,8 +251,8 @@ class Storm:
         for _n in range(40):
             try:
                 return self.lab.task(start())
-            except FerryError as e:
-                if e.details.get("fault") != "TaskInProgress":
+            except (FerryError, vmodl.MethodFault) as e:
+                if not isinstance(e, vim.fault.TaskInProgress) and getattr(e, "details", {}).get("fault") != "TaskInProgress":
                     self.note(f"  refused: {type(e).__name__} {str(e)[:100]}")
                     return None
                 time.sleep(0.05)
@@ -314,7 +302,6 @@ class Storm:
         """The disk is made larger; sinks of VMDKs of another size are refused, so these go."""
         if len(self.keys) > 1 or self.lab.vcenter.snapshots(self.vm):
             return  # the simulator mixes the devices up where there are several
-        vim = self.lab.session.vim
         ref = self.lab.ref(self.vm).ref
         devices = self.lab.session.call(lambda: ref.config.hardware.device)
         disk = next(d for d in devices if d.key == KEY)
@@ -396,26 +383,11 @@ class Storm:
         if how in ("write",) and (not self.complete(target) or target.suffix == ".vmdk"):
             return
         self.note(f"  {how} {target.name}")
-        if how == "delete" or target.suffix == ".vmdk":
+        if target.suffix == ".vmdk":
             target.unlink()
-        elif how == "truncate":
-            os.truncate(target, self.random.randrange(9) * MIB)
-        elif how == "empty":
-            size = target.stat().st_size
-            target.unlink()
-            with target.open("wb") as f:
-                f.truncate(size)
-        elif how == "write":
-            with target.open("r+b") as f:
-                f.seek(self.random.randrange(8) * MIB)
-                f.write(b"somebody else's")
-        elif how == "replace":
-            old = target.with_suffix(".old")
-            shutil.copy2(target, old)
-            with old.open("r+b") as f:
-                f.write(b"a backup of another time")
-            os.replace(old, target)
-        elif target.suffix == ".raw":
+        elif how != "other":
+            storm_targets.alter(target, how, self.random)
+        else:
             # another VM's disk, of the same size, goes there by mistake
             disk = {"disk": str(KEY), "dest": {"path": str(target)}, "format": "raw"}
             disk_copy.run(self.lab.params(OTHER, (KEY,), disks=[disk], budget={"overall": {}}))

@@ -131,7 +131,8 @@ class _Run:
     def _chosen(self, job: Job) -> list[int]:
         """The chunks to be compared with the source although nothing in them is to be copied, or not all of them: what tracking misses
         lies most often beside what it tells. Chosen before the copy touches any."""
-        if not self.share or job.tracking is None or job.sequential:
+        # Also where tracking is off by now: the areas of a pass that was cut off were told before.
+        if not self.share or job.sequential:
             return []
         return list(sampling.choose(job.ledger, self.share, job.ledger.fact("generation"), fits=sampling.known))
 

@@ -96,6 +96,8 @@ class Job:
     """
 
     unit_type = Unit
+    #: Whether an identity of the source that is the same says that nothing has changed since a copy that is complete.
+    certain = True
 
     def __init__(
         self,

@@ -35,8 +35,8 @@ def prepare(job: Job) -> bool:
     same = ledger.resized_from is None and not ledger.fact("doubt") and ledger.fact("source") == source.identity and not another
     if tracking is not None:
         same = same and bool(tracking.change_id) and ledger.fact("planned") == tracking.change_id
-    elif state == "complete" and not getattr(source, "certain", True):
-        same = False  # an export whose name says nothing of its state
+    elif state == "complete" and not (job.certain and getattr(source, "certain", True)):
+        same = False  # an export whose name says nothing of its state, or files that a running VM writes
     mode, how, reason = _choose(job, another, state, same)
     if mode == "none" and not altered:
         if not (job.proving and ledger.stale):

@@ -17,7 +17,6 @@ from functools import cached_property, partial
 from typing import Any, Callable, Iterator, Mapping, Sequence
 
 from ..disk import budget as budgets
-
 from ..disk import copy as engine
 from ..disk.changes import Tracking
 from ..disk.model import Source
@@ -335,11 +334,13 @@ class _VmCopy(_Copy):
                     step="read the snapshot's disks",
                     next_command="take a new snapshot, or leave the option snapshot out",
                 )
-            tracking = moment.tracking(disk, _reverted(target.ledger.fact("chain"), disk.chain), target.ledger.fact("taken"))
+            distrusted = _reverted(target.ledger.fact("chain"), disk.chain) or target.ledger.fact("bad_build")
+            tracking = moment.tracking(disk, distrusted, target.ledger.fact("taken"))
             source = self.opener.open(way, w, disk, moment)
             at: dict[str, Any] = {}
             if moment.snapshot is not None:
                 at = {"chain": chain_digest(disk.chain), "taken": moment.snapshot.created, "snapshot": moment.snapshot.moref}
+                at["bad_build"] = moment.bad_build(disk)
             task = self._task(target, source, tracking, way, at)
             # The times of files that a running VM writes need not move with its writes (VMFS); only a snapshot stands still.
             task.job.certain = self.off or target.ledger.fact("snapshot") == at.get("snapshot")

@@ -90,6 +90,16 @@ class Moment:
             )
         return found
 
+    def _host(self) -> builds.Build | None:
+        if self._build is None:
+            self._build = (steadily(lambda: builds.host_build(self.session, self.ref), stop=self.stop),)
+        return self._build[0]
+
+    def bad_build(self, disk: VmDisk) -> str | None:
+        """Why the host that the VM is on now is not to be trusted with the disk's changes. What it missed while it consolidated
+        shows in the areas that are asked for later, perhaps on another host."""
+        return None if self.snapshot is None else builds.bad_build(self._host(), disk.capacity, self.bad_builds)
+
     def tracking(self, disk: VmDisk, distrusted: str | None, taken: str | None) -> Tracking | None:
         """What vCenter knows of the disk's changes; None where it tracks none.
 
@@ -99,10 +109,8 @@ class Moment:
         snapshot = self.snapshot
         if snapshot is None or not disk.change_id:
             return None
-        if self._build is None:
-            self._build = (steadily(lambda: builds.host_build(self.session, self.ref), stop=self.stop),)
-        build = self._build[0]
-        reason = distrusted or builds.bad_build(build, disk.capacity, self.bad_builds) or _older(snapshot.created, taken)
+        build = self._host()
+        reason = self.bad_build(disk) or distrusted or _older(snapshot.created, taken)
         if reason is None and taken is not None:
             reason = steadily(lambda: changes.reverted_since(self.session, self.ref, taken), stop=self.stop)
 

@@ -110,7 +110,7 @@ class FileSink:
                 raise self._failed("written", offset, e) from e
             offset += done
             view = view[done:]
-        if length >= _EARLY and os.environ.get("EARLY"):
+        if length >= _EARLY:
             # On its way to the medium while the next bytes are read, so that a flush finds little left to do.
             _libc.sync_file_range(self._fd, start, length, _SYNC_FILE_RANGE_WRITE)
 

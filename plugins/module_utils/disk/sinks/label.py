@@ -12,13 +12,14 @@ from __future__ import annotations
 
 import os
 
-_NAME = "user.ferry.copy"
+#: Name of the attribute.
+NAME = "user.ferry.copy"
 
 
 def read(fd: int) -> str:
     """The label of the open file; empty where it has none, or its file system knows none."""
     try:
-        return os.getxattr(fd, _NAME).decode("ascii", "replace")
+        return os.getxattr(fd, NAME).decode("ascii", "replace")
     except OSError:
         return ""
 
@@ -26,7 +27,7 @@ def read(fd: int) -> str:
 def write(fd: int, text: str) -> bool:
     """Label the open file; False where its file system knows no labels."""
     try:
-        os.setxattr(fd, _NAME, text.encode("ascii"))
+        os.setxattr(fd, NAME, text.encode("ascii"))
     except OSError:
         return False
     return True
@@ -35,6 +36,6 @@ def write(fd: int, text: str) -> bool:
 def remove(fd: int) -> None:
     """Take the label away: what the file holds is not what was written."""
     try:
-        os.removexattr(fd, _NAME)
+        os.removexattr(fd, NAME)
     except OSError:
         pass  # it had none

@@ -76,16 +76,15 @@ class RemoteRaw(RawFile):
         self._cache = cache
         self.path = path
         self.regular = False
-        self.size, tag = remote.head()
+        self.size, self._tag = remote.head()
         self.allocated = self.size
         name = hashlib.sha256(remote.url.encode()).digest()
         #: In place of device and inode.
         self.key = (int.from_bytes(name[:8], "big"), int.from_bytes(name[8:16], "big"))
-        self.identity = f"{remote.url}:{self.size}:{tag}"
+        self.identity = f"{remote.url}:{self.size}:{remote.state}"
 
     def changed(self) -> bool:
-        size, tag = self._remote.head()
-        return self.identity != f"{self._remote.url}:{size}:{tag}"
+        return self._remote.head() != (self.size, self._tag)
 
     def read(self, offset: int, length: int, what: str = "data") -> bytes:
         self._inside(offset, length, what)

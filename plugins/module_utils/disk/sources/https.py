@@ -14,11 +14,13 @@ import hashlib
 import http.client
 import random
 import re
+import secrets
 import socket
 import ssl
 import threading
 import time
 from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
 from typing import Any, Callable, Iterator, Mapping, Sequence, cast
 
 from ..errors import BadInput, SourceError, bounded
@@ -93,6 +95,8 @@ class RemoteFile:
         self._renewals = 0
         self._size: int | None = None
         self._tag = ""
+        #: What identifies the state of the file as of C(head).
+        self.state = ""
         #: Whether the server answers requests for several ranges otherwise than with these.
         self._one_by_one = False
 
@@ -177,14 +181,19 @@ class RemoteFile:
             pause = min(pause * 2, 5.0)
 
     def head(self) -> tuple[int, str]:
-        """Size in bytes and what identifies this state of the file (ETag, else Last-Modified)."""
+        """Size in bytes and what identifies this state of the file (ETag, else Last-Modified). C(state) is the same where it tells
+        the file's states apart for certain; where it does not, it is never the same again."""
 
         def take(answer: http.client.HTTPResponse) -> tuple[int, str]:
             answer.read()
             length = answer.getheader("Content-Length", "")
             if not re.fullmatch(r"\d{1,18}", length):
                 raise self._error("The server does not say how large the file is.", "ask for the size", length or None)
-            return int(length), answer.getheader("ETag") or answer.getheader("Last-Modified") or ""
+            tag = answer.getheader("ETag") or answer.getheader("Last-Modified") or ""
+            self.state = (
+                tag if answer.getheader("ETag") or _settled(tag, answer.getheader("Date", "")) else f"unknown {secrets.token_hex(8)}"
+            )
+            return int(length), tag
 
         size, tag = self._ask("HEAD", "ask for the size", {}, take)
         self._size, self._tag = size, tag
@@ -319,6 +328,14 @@ class Body:
         self._answer.close()
 
 
+def _settled(modified: str, now: str) -> bool:
+    """Whether the file was modified long enough before C(now) that a later change gets another time: HTTP's has whole seconds."""
+    try:
+        return (parsedate_to_datetime(now) - parsedate_to_datetime(modified)).total_seconds() > 2
+    except (TypeError, ValueError):
+        return False
+
+
 class HttpsSource:
     """A flat disk on a datastore: its extents, in order, as files. Nothing is known of holes here: all is data.
 
@@ -346,12 +363,12 @@ class HttpsSource:
         """Name and state of each file, which must be as long as its extents."""
         for _at, file, offset, length, _kind in self.parts:
             if file is not None:
-                size, state = file.head()
+                size, _tag = file.head()
                 if size < offset + length:
                     raise SourceError(
                         f"The extent has {size} bytes, the descriptor says {offset + length}.", disk=file.name, step="open the source"
                     )
-                yield f"{file.url}:{size}:{state}"
+                yield f"{file.url}:{size}:{file.state}"
 
     def extents(self, since: str | None = None) -> Iterator[Extent]:
         if since is not None:

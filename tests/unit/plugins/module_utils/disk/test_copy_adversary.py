@@ -6,19 +6,26 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
+import time
+from email.utils import formatdate
 from pathlib import Path
 from typing import Any
 
 import pytest
+import trustme
 
 from ansible_collections.ferry.vmware.plugins.module_utils.disk import copy
 from ansible_collections.ferry.vmware.plugins.module_utils.disk.changes import Tracking
 from ansible_collections.ferry.vmware.plugins.module_utils.disk.errors import SinkError
+from ansible_collections.ferry.vmware.plugins.module_utils.disk.model import Kind
 from ansible_collections.ferry.vmware.plugins.module_utils.disk.sinks import label
 from ansible_collections.ferry.vmware.plugins.module_utils.disk.sinks.file import FileSink
+from ansible_collections.ferry.vmware.plugins.module_utils.disk.sources.https import HttpsSource
 
+from .file_server import FileServer
 from .guest import BLOCK, MIB, Guest, Snapshot, Way
 
 
@@ -215,9 +222,59 @@ def test_a_change_missed_while_the_first_copy_was_cut_off(way: Way, guest: Guest
     assert way.equal(at) and result.outside_wrong == 1
 
 
+def test_a_change_missed_in_a_pass_that_ends_without_tracking(way: Way, guest: Guest) -> None:
+    way.copy(guest.snapshot())
+    guest.write(3 * MIB, b"missed")
+    guest.write(5 * MIB, b"told")
+    at = guest.snapshot()
+    cut_off(way, at, 1, tracking=without(guest, at, (3 * MIB, BLOCK)))
+    result = way.copy(at, untracked=True, outside=1.0)
+    assert way.equal(at) and result.outside_wrong == 1
+
+
 @pytest.mark.fault('"*" leaves out a part of a chunk', where="tracking", ends="found by the sample, all is compared: equal")
 def test_a_hint_that_leaves_out_a_part_of_a_chunk(way: Way, guest: Guest) -> None:
     at = guest.snapshot()
     areas = [(b, min(BLOCK, guest.size - b)) for b in range(0, guest.size, BLOCK) if b != 9 * MIB + 3 * BLOCK]
     result = way.copy(at, tracking=guest.tracking(at, allocated=lambda: areas), outside=1.0)
     assert way.equal(at) and result.outside_wrong == 1
+
+
+def test_a_source_of_which_nothing_tells_its_states_apart(way: Way, guest: Guest) -> None:
+    """The files of a running VM: their times need not move with its writes."""
+    at = guest.snapshot()
+    way.copy(at, untracked=True)
+    before = os.stat(at.path)
+    with open(at.path, "r+b") as f:
+        f.write(b"later")
+    os.utime(at.path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    with way.job(at, untracked=True) as job:
+        assert copy.run([job])[0].mode == "none"
+    with way.job(at, untracked=True) as job:
+        job.certain = False
+        assert copy.run([job])[0].mode == "compare"
+    assert way.equal(at)
+
+
+@pytest.mark.fault(
+    "a file server gives no ETag, and a time of the same second",
+    where="source",
+    ends="never taken for unchanged: compared with what is known",
+)
+@pytest.mark.parametrize(("modified", "settled"), [(3600, True), (1, False), (None, False)])
+def test_a_file_whose_states_the_server_does_not_tell_apart(tmp_path: Path, modified: int | None, settled: bool) -> None:
+    (tmp_path / "disk-flat.vmdk").write_bytes(b"x" * 1000)
+
+    more = {} if modified is None else {"Last_Modified": formatdate(time.time() - modified, usegmt=True)}
+
+    def answer(handler: Any, number: int) -> bool:
+        handler.answer(200, b"x" * 1000, **more)
+        return True
+
+    identities = set()
+    with FileServer(tmp_path, trustme.CA()).running() as server:
+        server.fault = answer
+        for _n in range(2):
+            with contextlib.closing(HttpsSource([(server.remote("disk-flat.vmdk"), 0, 1000, Kind.DATA)], "cid")) as source:
+                identities.add(source.identity)
+    assert len(identities) == (1 if settled else 2)

@@ -83,7 +83,7 @@ class History:
     def cycle(self, changing: bool) -> Snapshot:
         """Copy until it comes through; where C(changing), the guest works on and each start has a snapshot of its own."""
         at = self.guest.snapshot()
-        for _attempt in range(60):
+        for _attempt in range(300):
             if self.run(at):
                 assert (self.folder / "target").read_bytes() == at.path.read_bytes(), "the copy is not the disk at its snapshot"
                 return at
