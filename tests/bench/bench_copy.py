@@ -170,8 +170,8 @@ class Bench:
 
         a, b = in_turns(self.rounds, we, they)
         same(self.folder / "mine", raw)
-        label = "with the extentlist filter" if extents else "the whole disk, best settings"
-        self.row(work, f"{NAME}, {label}", a, b, goal)
+        how = "with the extentlist filter" if extents else "the whole disk, best settings"
+        self.row(work, f"{NAME}, {how}", a, b, goal)
         wanted = len(changed) * AREA
         self.row(f"{work}: bytes read", "the changed bytes", max(read), wanted, round(1 / 1.1, 2), "B")
 
