@@ -48,8 +48,9 @@ class TlsSocket:
         self._send()
 
     def _send(self) -> None:
-        if self._goes.pending:
-            self._plain.sendall(self._goes.read())
+        data = self._goes.read()
+        if data:
+            self._plain.sendall(data)
 
     def _receive(self) -> bool:
         """Take what has arrived, at least a byte; False at the end of the connection."""
