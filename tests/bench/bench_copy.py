@@ -292,11 +292,11 @@ def scatter(path: Path, areas: int) -> None:
 
 
 def two(bench: Bench, name: str, raw: Path) -> None:
-    """Two disks at once against one after the other, each from a datastore that gives 300 MB/s."""
+    """Two disks at once against one after the other, each from a datastore that gives 150 MB/s."""
     size = raw.stat().st_size
     budget = bench.folder / "budget"
     budget.mkdir(exist_ok=True)
-    (budget / "budget.json").write_text(json.dumps({"datastores": {"*": {"rate": 300}}}))
+    (budget / "budget.json").write_text(json.dumps({"datastores": {"*": {"rate": 150}}}))
     whole = [bench.disk(name, size, f"two-{n}", datastore=f"ds{n}") for n in (1, 2)]
 
     def fresh() -> None:
@@ -314,7 +314,7 @@ def two(bench: Bench, name: str, raw: Path) -> None:
     a, b = in_turns(min(bench.rounds, 3), at_once, one_by_one)
     for n in (1, 2):
         same(bench.folder / f"two-{n}", raw)
-    bench.row("two disks of two datastores, 300 MB/s each", "one after the other", a, b, 1.5)
+    bench.row("two disks of two datastores, 150 MB/s each", "one after the other", a, b, 1.5)
     fresh()
 
 
