@@ -246,7 +246,7 @@ class ActionModule(ActionBase):
         while (rest := end - time.monotonic()) > 0:
             if os.getppid() != self._parent:
                 raise Stopped("ansible-playbook is gone")
-            time.sleep(min(rest, 0.5))
+            time.sleep(min(rest, 0.5))  # the interval between cycles, in pieces
 
 
 def _number(args: Mapping[str, Any], name: str, default: float) -> float:

@@ -209,7 +209,7 @@ class Lab:
                 raise AssertionError(f"it ended: {process.stderr.read().decode() if process.stderr else ''}")
             if time.monotonic() > end:
                 raise AssertionError("it did not come so far")
-            time.sleep(0.02)
+            time.sleep(0.02)  # another process works meanwhile
 
     @staticmethod
     def kill(process: subprocess.Popen[bytes]) -> None:

@@ -198,7 +198,7 @@ class Storm:
                 disk_copy.run(self.lab.params(self.vm, (KEY,), **options))
             finally:
                 os._exit(0)
-        time.sleep(0.15 + after)
+        time.sleep(0.15 + after)  # the kill comes at a moment that nobody knows
         os.kill(pid, how)
         if options["transport"] == "nfc":
             time.sleep(LEASE + 0.3)  # until then the snapshot's files are locked
@@ -206,7 +206,7 @@ class Storm:
         while os.waitpid(pid, os.WNOHANG) == (0, 0):
             if time.monotonic() > end:
                 os.kill(pid, signal.SIGKILL)
-            time.sleep(0.01)
+            time.sleep(0.01)  # until it has ended
 
     def busy_copy(self) -> None:
         """A copy during which something happens."""
@@ -241,7 +241,7 @@ class Storm:
         self.copy(during)
         self.rough = rough
         if what == "restart":
-            time.sleep(0.6)
+            time.sleep(0.6)  # as long as the restart takes
             self.lab.reconnect()
 
     # -- what others do ---------------------------------------------------------------------------------------------
@@ -255,7 +255,7 @@ class Storm:
                 if not isinstance(e, vim.fault.TaskInProgress) and getattr(e, "details", {}).get("fault") != "TaskInProgress":
                     self.note(f"  refused: {type(e).__name__} {str(e)[:100]}")
                     return None
-                time.sleep(0.05)
+                time.sleep(0.05)  # vCenter works on the VM
         return None
 
     def snapshot(self) -> None:

@@ -346,10 +346,6 @@ class Ledger(LedgerFile):
         self._db.execute("INSERT OR REPLACE INTO dirty VALUES (?, ?)", (number, blob))
         return states
 
-    def next_pass(self) -> None:
-        """The source has changed: what is known of the target stays known, but every chunk is to be compared. Flush the sink first."""
-        self.begin("look")
-
     def forget(self) -> None:
         """The target is another one: nothing is known of it, and no fact stays."""
         with self._transaction() as db:

@@ -228,7 +228,7 @@ class Nbdkit:
             if time.monotonic() > end:
                 raise self._failed(f"nbdkit does not answer within {timeout:.0f} s.")
             stop()
-            time.sleep(0.05)
+            time.sleep(0.05)  # nbdkit tells nobody when it answers
 
     def _answers(self) -> bool:
         with socket.socket(socket.AF_UNIX) as s:

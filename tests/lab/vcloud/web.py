@@ -116,7 +116,7 @@ class Handler(BaseHTTPRequestHandler):
         faults = app.faults.of_request(f"{self.command} {self.path}")
         for fault in faults:
             if fault.delay_ms:
-                time.sleep(fault.delay_ms / 1000)
+                time.sleep(fault.delay_ms / 1000)  # the fault that was asked for
         try:
             reply = self._before(faults, app) or app.handle(request)
             if any(f.kind == "lost_answer" for f in faults):

@@ -151,7 +151,7 @@ class Wire:
                 if time.monotonic() > end or not _passes(e):
                     raise self._refused(e) from e
             self._stop()
-            time.sleep(pause * (0.5 + random.random()))
+            time.sleep(pause * (0.5 + random.random()))  # before the next try; not all connections at once
             pause = min(pause * 2, 2.0)
 
     def submit(self, request: Request) -> None:
