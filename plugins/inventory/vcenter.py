@@ -26,6 +26,8 @@ description:
     C(ferry_memory_used_mb) and C(ferry_memory_load_percent)."
   - "A datastore has C(ferry_capacity), C(ferry_free) and C(ferry_uncommitted) in bytes, C(ferry_used_percent),
     C(ferry_accessible), C(ferry_maintenance), C(ferry_shared), C(ferry_type) and C(ferry_url)."
+  - A VM or an ESXi host that is registered (M(ferry.vmware.machine_register)) has C(ferry_definition) and C(ferry_group) as well, and is in
+    the group of that name.
 options:
   plugin:
     description: The name of this plugin.
@@ -207,8 +209,10 @@ class InventoryModule(InventoryBase):
                 host.set_variable(key, value)
             for by, values in record["groups"].items():
                 for value in values:
+                    if not by and value in RESERVED:
+                        continue
                     if (by, value) not in safe:
-                        safe[by, value] = inventory.add_group(self._sanitize_group_name(f"{by}_{value}"))
+                        safe[by, value] = inventory.add_group(self._sanitize_group_name(f"{by}_{value}" if by else value))
                     inventory.add_child(safe[by, value], name)
             if record["kind"] == "vm" and (compose or groups or keyed):
                 self._set_composite_vars(compose, variables, name, strict=strict)

@@ -111,9 +111,9 @@ def _mac(value: Any) -> str:
 
 def _network(value: Any) -> dict[str, Any]:
     if isinstance(value, str):
-        return {"name": value, "distributed": False}
-    if isinstance(value, dict) and set(value) <= {"name", "distributed"} and "name" in value:
-        return {"name": str(value["name"]), "distributed": bool(value.get("distributed", False))}
+        return {"name": value, "distributed": False, "hosts": []}
+    if isinstance(value, dict) and set(value) <= {"name", "distributed", "hosts"} and "name" in value:
+        return {"name": str(value["name"]), "distributed": bool(value.get("distributed", False)), "hosts": _list(value.get("hosts", []))}
     raise ValueError(f"{value!r} is no network")
 
 
@@ -159,11 +159,10 @@ def check(data: Any, folder: Path) -> dict[str, Any]:
             "bulk": (_dict, None),
             "behaviour": (_dict, dict),
             "esxi": (_dict, dict),
+            "hardware": (_dict, dict),
         },
     )
-    model["clusters"] = [
-        c.take(f"cluster {i}", x, {"name": (_text, _NEEDED), "hosts": (_list, list)}) for i, x in enumerate(model["clusters"])
-    ]
+    model["clusters"] = [_cluster(c, f"cluster {i}", x) for i, x in enumerate(model["clusters"])]
     hosts = [h for x in model["clusters"] for h in x["hosts"]] + model["standalone_hosts"]
     if not hosts:
         c.errors.append("model: there is no host")
@@ -191,7 +190,12 @@ def check(data: Any, folder: Path) -> dict[str, Any]:
     model["esxi"] = {
         host: c.take(f"esxi {host}", x, {"version": (_text, _NEEDED), "build": (_text, _NEEDED)}) for host, x in model["esxi"].items()
     }
-    c.errors += [f"esxi: no host {host}" for host in model["esxi"] if host not in (*hosts, "*")]
+    model["hardware"] = {host: c.take(f"hardware {host}", x, HARDWARE) for host, x in model["hardware"].items()}
+    for part in ("esxi", "hardware"):
+        c.errors += [f"{part}: no host {host}" for host in model[part] if host not in (*hosts, "*")]
+    for net in model["networks"]:
+        c.errors += [f"network {net['name']}: no host {host}" for host in net["hosts"] if host not in hosts]
+    _check_rules(c, model)
     for kind in ("name", "uuid"):
         seen: set[str] = set()
         for vm in model["vms"]:
@@ -202,6 +206,58 @@ def check(data: Any, folder: Path) -> dict[str, Any]:
     if c.errors:
         raise LabError("the model has mistakes:\n  " + "\n  ".join(c.errors))
     return model
+
+
+HARDWARE: dict[str, tuple[Callable[[Any], Any], Any]] = {
+    "cpu_mhz": (size, 0),
+    "cores": (size, 0),
+    "memory_mb": (size, 0),
+    "vendor": (_text, ""),
+    "model": (_text, ""),
+    "evc": (_text, ""),
+    "no_vmotion": (_bool, False),
+}
+
+
+def _cluster(c: _Checker, where: str, data: Any) -> dict[str, Any]:
+    """A cluster with its hosts, the switches of DRS, HA and EVC, and its groups and rules (of VMs and hosts by their names)."""
+    cluster = c.take(
+        where,
+        data,
+        {
+            "name": (_text, _NEEDED),
+            "hosts": (_list, list),
+            "drs": (_choice("off", "manual", "partiallyAutomated", "fullyAutomated"), ""),
+            "ha": (_bool, False),
+            "evc": (_text, ""),
+            "groups": (_list, list),
+            "rules": (_list, list),
+        },
+    )
+    names = {"name": (_text, _NEEDED), "vms": (_list, list), "hosts": (_list, list)}
+    cluster["groups"] = [c.take(f"{where}, group {i}", x, names) for i, x in enumerate(cluster["groups"])]
+    rule = {
+        "name": (_text, _NEEDED),
+        "type": (_choice("affinity", "anti_affinity", "run_on", "avoid"), _NEEDED),
+        "vms": (_list, list),
+        "vm_group": (_text, ""),
+        "host_group": (_text, ""),
+        "mandatory": (_bool, False),
+        "enabled": (_bool, True),
+    }
+    cluster["rules"] = [c.take(f"{where}, rule {i}", x, rule) for i, x in enumerate(cluster["rules"])]
+    return cluster
+
+
+def _check_rules(c: _Checker, model: dict[str, Any]) -> None:
+    vms = {v["name"] for v in model["vms"]}
+    for cluster in model["clusters"]:
+        where, groups = f"cluster {cluster['name']}", {g["name"] for g in cluster["groups"]}
+        for part in (*cluster["groups"], *cluster["rules"]):
+            c.errors += [f"{where}: {part['name']}: no VM {vm}" for vm in part["vms"] if vm not in vms]
+            c.errors += [f"{where}: {part['name']}: no host {host}" for host in part.get("hosts", []) if host not in cluster["hosts"]]
+            used = {part.get("vm_group", ""), part.get("host_group", "")} - {""}
+            c.errors += [f"{where}: {part['name']}: no group {group}" for group in used - groups]
 
 
 def _vm(c: _Checker, i: int, data: Any, hosts: list[str], stores: dict[str, Any], networks: set[str], folder: Path) -> dict[str, Any]:
@@ -233,6 +289,9 @@ def _vm(c: _Checker, i: int, data: Any, hosts: list[str], stores: dict[str, Any]
             "annotation": (_text, ""),
             "custom": (lambda v: {str(k): str(x) for k, x in _dict(v).items()}, dict),
             "cbt": (_bool, False),
+            "passthrough": (lambda v: [_text(x) for x in _list(v)], list),
+            "iso": (_text, ""),
+            "memory_reserved_mb": (size, 0),
             "disks": (_list, list),
             "nics": (_list, list),
         },

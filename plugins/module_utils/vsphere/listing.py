@@ -14,9 +14,9 @@ from typing import Any, Iterable, Mapping, Sequence
 
 from ..errors import BadInput
 from .client import connect, endpoint
-from .properties import POWER, Row, moref_of, of_view
+from .properties import POWER, Row, moref_of, of_objects, of_view
 from .tree import ANCESTORS, Tree, shown
-from .wire import NeedsTypes, read_view
+from .wire import Attribute, NeedsTypes, Wire
 
 #: Always read of a VM: what the ferry_* variables are made of, and what filters templates out.
 VM_ALWAYS = ("name", "parent", "parentVApp", "config.instanceUuid", "config.template")
@@ -48,6 +48,9 @@ DATASTORE_PATHS = (
     "summary.uncommitted",
     "summary.url",
 )
+
+#: Custom attributes that bind a machine to a definition of an inventory (binding.py), and the variables that they become.
+REGISTERED = {"ferry.definition": "ferry_definition", "ferry.group": "ferry_group"}
 
 #: What group_by can name, and the leaves of a VM that each needs.
 GROUPINGS: dict[str, tuple[str, ...]] = {
@@ -82,6 +85,8 @@ def plain_value(value: Any) -> Any:
         return value.isoformat()
     if hasattr(value, "_moId"):
         return moref_of(value)
+    if isinstance(value, Attribute):
+        return {"key": value.key, "value": value.value}
     if hasattr(value, "_GetPropertyList"):
         found = ((p.name, getattr(value, p.name)) for p in value._GetPropertyList() if p.name not in ("dynamicType", "dynamicProperty"))
         return {name: plain_value(v) for name, v in found if v is not None}
@@ -172,6 +177,15 @@ def _groupings(row: Row, tree: Tree, wanted: Iterable[str]) -> dict[str, list[st
     return {name: [v for v in values if v] for name, values in found.items()}
 
 
+def registration(row: Row, names: Mapping[int, str]) -> dict[str, str]:
+    """The variables of a machine that is registered as a definition; none for others.
+
+    :param names: variables by the keys of the attributes.
+    """
+    values = {names[v.key]: str(v.value) for v in row.props.get("customValue") or () if v.key in names and v.value}
+    return values if "ferry_definition" in values else {}
+
+
 def below(path: str, folders: Sequence[str]) -> bool:
     """Whether the inventory path C(path) is in or below one of C(folders)."""
     return any(path == f or path.startswith(f + "/") for f in folders)
@@ -199,6 +213,8 @@ def records(
         if missing:
             raise BadInput(f"There is no folder {', '.join(missing)}.", step="read the inventory", folders=missing)
     split = {path: path.split(".") for path in properties}
+    defined = next((row.props.get("field") or () for row in rows if row.kind == "CustomFieldsManager"), ())
+    registered = {f.key: REGISTERED[f.name] for f in defined if f.name in REGISTERED and f.managedObjectType is None}
     found: list[dict[str, Any]] = []
     for row in rows:
         variables: dict[str, Any]
@@ -218,6 +234,11 @@ def records(
             continue
         name = shown(str(row.props.get("name", row.moref)))
         variables.update(ferry_moref=row.moref, ferry_name=name, ferry_path=path)
+        if registered:
+            bound = registration(row, registered)
+            variables.update(bound)
+            if "ferry_group" in bound:
+                groups = {**groups, "": [bound["ferry_group"]]}
         found.append({"kind": kind, "name": name, "moref": row.moref, "vars": variables, "props": props, "groups": groups})
     order = {"vm": 0, "esxi_host": 1, "datastore": 2}
     return sorted(found, key=lambda r: (order[r["kind"]], r["vars"]["ferry_path"], r["moref"]))
@@ -250,10 +271,25 @@ def read(
     return [r for r in found if r["kind"] not in unwanted]
 
 
+def _with_attributes(paths: Mapping[str, Sequence[str]], defined: Iterable[Any]) -> dict[str, Sequence[str]]:
+    """C(paths) with the values of custom attributes of VMs and hosts, where any machine can be registered."""
+    wanted = any(f.name == "ferry.definition" for f in defined)
+    if not wanted:
+        return dict(paths)
+    kinds = ("VirtualMachine", "HostSystem")
+    return {kind: tuple(dict.fromkeys((*leaves, "customValue"))) if kind in kinds else leaves for kind, leaves in paths.items()}
+
+
 def _read(params: Mapping[str, Any], paths: Mapping[str, Sequence[str]]) -> list[Row]:
     """Without pyVmomi, whose import alone takes longer than all of this, unless a whole data object is asked for."""
     try:
-        return read_view(endpoint(params), paths)
+        with Wire(endpoint(params)) as wire:
+            defined = wire.attributes()
+            rows = wire.of_view(_with_attributes(paths, defined))
     except NeedsTypes:
         with connect(params) as session:
-            return of_view(session, paths)
+            manager = session.content.customFieldsManager
+            found = of_objects(session, [manager], {"CustomFieldsManager": ("field",)}) if manager is not None else []
+            fields = found[0].props.get("field") or () if found else ()
+            return [*of_view(session, _with_attributes(paths, fields)), Row("CustomFieldsManager", "", {"field": fields})]
+    return [*rows, Row("CustomFieldsManager", "", {"field": defined})]

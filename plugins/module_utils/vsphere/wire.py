@@ -65,6 +65,23 @@ class Ref:
     _moId: str
 
 
+@dataclass(frozen=True)
+class Attribute:
+    """A custom attribute's value (CustomFieldStringValue), by the names that pyVmomi has for it."""
+
+    key: int
+    value: str
+
+
+@dataclass(frozen=True)
+class AttributeDef:
+    """The definition of one (CustomFieldDef). C(managedObjectType): None for one that is for all types."""
+
+    key: int
+    name: str
+    managedObjectType: str | None
+
+
 def escape(text: str) -> str:
     """C(text) as character data of XML, good between double quotes as well (xml.sax.saxutils imports urllib for that)."""
     return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;").replace('"', "&quot;")
@@ -112,6 +129,14 @@ def value_of(element: ElementTree.Element, kind: str | None = None) -> Any:
         return [value_of(child, _ARRAYS[kind]) for child in element]
     if kind and not kind.startswith("ArrayOf") and len(element) == 0 and text.strip():
         return text  # an enumeration
+    # two data objects whose schema is small enough to stand here
+    if kind == "ArrayOfCustomFieldValue":
+        return [Attribute(int(_text(_child(v, "key"))), _text(_child(v, "value"))) for v in element]
+    if kind == "ArrayOfCustomFieldDef":
+        return [
+            AttributeDef(int(_text(_child(d, "key"))), _text(_child(d, "name")), _text(_child(d, "managedObjectType")) or None)
+            for d in element
+        ]
     raise NeedsTypes(kind)
 
 
@@ -279,6 +304,18 @@ class Wire:
             raise
         # the view ends with the session
         return rows
+
+    def of_object(self, ref: Ref, paths: Sequence[str]) -> dict[str, Any]:
+        """The properties C(paths) of one object."""
+        leaves = "".join(f"<pathSet>{escape(p)}</pathSet>" for p in paths)
+        spec = f"<specSet><propSet><type>{escape(ref._wsdlName)}</type><all>false</all>{leaves}</propSet><objectSet>{_ref('obj', ref)}</objectSet></specSet>"
+        result = _child(self._call("RetrievePropertiesEx", self._refs["propertyCollector"], f"{spec}<options/>"), "returnval")
+        return next((row.props for row in rows_of(result)), {}) if result is not None else {}
+
+    def attributes(self) -> list[AttributeDef]:
+        """The definitions of custom attributes; an ESXi host has none."""
+        manager = self._refs.get("customFieldsManager")
+        return list(self.of_object(manager, ["field"]).get("field") or ()) if manager is not None else []
 
 
 def read_view(where: Endpoint, paths: Mapping[str, Sequence[str]]) -> list[Row]:

@@ -12,6 +12,7 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+	"slices"
 	"sort"
 	"strings"
 	"sync"
@@ -52,6 +53,9 @@ type Lab struct {
 	conns     connections
 	leases    Leases
 	tasks     atomic.Int64 // numbers of tasks, and of snapshots
+	vmsMu     sync.Mutex   // of vms
+	moves     *Moves
+	events    *EventLog
 	snapshots atomic.Int64
 }
 
@@ -60,6 +64,8 @@ type DatastoreState struct {
 	Model  Datastore
 	Folder string
 	Ref    types.ManagedObjectReference
+	filled atomic.Int64 // bytes that others than VMs occupy
+	alarm  atomic.Value // types.ManagedEntityStatus of the usage alarm
 }
 
 // VMState is what a VM of the model has beside its managed object.
@@ -91,6 +97,7 @@ func NewLab(c *Config) (*Lab, error) {
 		hosts: map[string]*object.HostSystem{}, pools: map[string]*object.ResourcePool{}, datastores: map[string]*DatastoreState{},
 		vms: map[types.ManagedObjectReference]*VMState{}, vmFolders: map[string]*object.Folder{}, fields: map[string]int32{},
 		faults: NewFaults(), locks: NewLocks(), stats: NewStats(), guests: map[types.ManagedObjectReference]*Guest{},
+		moves: NewMoves(),
 	}
 	// Simulator.Authenticate compares with exactly this user and password; anything else is InvalidLogin.
 	l.service.Listen = &url.URL{Scheme: "https", Host: c.Listen, Path: vim25.Path, User: url.UserPassword(c.User, c.Password)}
@@ -99,7 +106,7 @@ func NewLab(c *Config) (*Lab, error) {
 	if l.client, err = vim25.NewClient(ctx, l.service); err != nil {
 		return nil, err
 	}
-	for _, step := range []func(context.Context) error{l.buildHosts, l.buildNetworks, l.buildDatastores, l.buildVMs} {
+	for _, step := range []func(context.Context) error{l.buildHosts, l.buildNetworks, l.buildDatastores, l.buildVMs, l.buildRules} {
 		if err = step(ctx); err != nil {
 			return nil, err
 		}
@@ -110,6 +117,15 @@ func NewLab(c *Config) (*Lab, error) {
 	l.wrappers = NewWrappers(l)
 	reg.Handler = l.wrappers.Handle
 	reg.AddHandler(l.wrappers)
+	if l.events, err = l.newEventLog(); err != nil {
+		return nil, err
+	}
+	for _, s := range l.datastores {
+		if s.Model.Free != nil { // what the model leaves free now: the rest belongs to others
+			used, _ := l.usage(s)
+			s.filled.Store(s.Model.Capacity - used - *s.Model.Free)
+		}
+	}
 	l.refreshDatastores()
 	return l, nil
 }
@@ -156,6 +172,7 @@ func (l *Lab) buildHosts(ctx context.Context) error {
 		if ok {
 			l.setProduct(name, p)
 		}
+		l.setHardware(name)
 		return nil
 	}
 	for _, c := range m.Clusters {
@@ -210,6 +227,9 @@ func (l *Lab) buildNetworks(ctx context.Context) error {
 				dvs = object.NewDistributedVirtualSwitch(l.client, info.Result.(types.ManagedObjectReference))
 				spec := &types.DVSConfigSpec{}
 				for _, h := range names {
+					if len(n.Hosts) > 0 && !slices.Contains(n.Hosts, h) {
+						continue
+					}
 					spec.Host = append(spec.Host, types.DistributedVirtualSwitchHostMemberConfigSpec{Operation: string(types.ConfigSpecOperationAdd), Host: l.hosts[h].Reference()})
 				}
 				t, err = dvs.Reconfigure(ctx, spec)
@@ -241,6 +261,10 @@ func (l *Lab) buildNetworks(ctx context.Context) error {
 		network.Summary = &types.NetworkSummary{Network: &network.Self, Name: n.Name, Accessible: true}
 		sim := l.context()
 		for _, h := range names {
+			if len(n.Hosts) > 0 && !slices.Contains(n.Hosts, h) {
+				l.without(h, network.Self)
+				continue
+			}
 			host := reg.Get(l.hosts[h].Reference()).(*simulator.HostSystem)
 			reg.AddReference(sim, network, &network.Host, host.Self)
 			reg.AddReference(sim, host, &host.Network, network.Self)
@@ -321,12 +345,24 @@ func (l *Lab) refreshDatastores() {
 }
 
 func (l *Lab) refreshDatastore(s *DatastoreState) {
-	reg := l.service.Context.Map
-	ds, ok := reg.Get(s.Ref).(*simulator.Datastore)
+	ds, ok := l.service.Context.Map.Get(s.Ref).(*simulator.Datastore)
 	if !ok {
 		return
 	}
-	var used, promised int64
+	used, promised := l.usage(s)
+	free := max(s.Model.Capacity-used-s.filled.Load(), 0)
+	ds.Summary.Capacity, ds.Summary.FreeSpace, ds.Summary.Uncommitted = s.Model.Capacity, free, promised
+	info := ds.Info.GetDatastoreInfo()
+	info.FreeSpace = free
+}
+
+// usage is what VMs occupy on a datastore, and what their thin disks may yet take, in bytes.
+func (l *Lab) usage(s *DatastoreState) (used, promised int64) {
+	reg := l.service.Context.Map
+	ds, ok := reg.Get(s.Ref).(*simulator.Datastore)
+	if !ok {
+		return 0, 0
+	}
 	for _, ref := range ds.Vm {
 		vm, ok := reg.Get(ref).(*simulator.VirtualMachine)
 		if !ok {
@@ -349,13 +385,7 @@ func (l *Lab) refreshDatastore(s *DatastoreState) {
 			}
 		}
 	}
-	free := max(s.Model.Capacity-used, 0)
-	if s.Model.Free != nil {
-		free = *s.Model.Free
-	}
-	ds.Summary.Capacity, ds.Summary.FreeSpace, ds.Summary.Uncommitted = s.Model.Capacity, free, promised
-	info := ds.Info.GetDatastoreInfo()
-	info.FreeSpace = free
+	return used, promised
 }
 
 // localPath is the file behind "[datastore] folder/file"; empty when there is no such datastore.

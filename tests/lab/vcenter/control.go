@@ -199,6 +199,7 @@ func (l *Lab) Control() http.Handler {
 		answer(w, x)
 	})
 	l.guestRoutes(mux)
+	l.moveRoutes(mux)
 	return mux
 }
 
@@ -217,6 +218,8 @@ func (l *Lab) state() map[string]any {
 		UUID  string `json:"uuid"`
 		Power string `json:"power"`
 		Tools string `json:"tools"`
+		Host  string `json:"host"`
+		VMX   string `json:"vmx"`
 		Disks []disk `json:"disks"`
 	}
 	ctx := l.context()
@@ -225,6 +228,10 @@ func (l *Lab) state() map[string]any {
 		m := e.(*simulator.VirtualMachine)
 		ctx.WithLock(m, func() {
 			x := vm{Name: m.Name, MoRef: m.Self.Value, UUID: m.Config.InstanceUuid, Power: string(m.Runtime.PowerState), Disks: []disk{}}
+			if m.Runtime.Host != nil {
+				x.Host = l.nameOf(*m.Runtime.Host)
+			}
+			x.VMX = m.Config.Files.VmPathName
 			if m.Guest != nil {
 				x.Tools = m.Guest.ToolsRunningStatus
 			}

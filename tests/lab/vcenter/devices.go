@@ -154,12 +154,27 @@ func (l *Lab) addDevices(vm *simulator.VirtualMachine, v *VM) error {
 		}
 	}
 	for i, n := range v.NICs {
+		if n.number > 0 {
+			i = int(n.number)
+		}
 		nic, err := l.nic(vm, i, n)
 		if err != nil {
 			return err
 		}
 		devices = append(devices, nic)
 		attach(100, nic.GetVirtualDevice().Key)
+	}
+	for i, id := range v.Passthrough {
+		devices = append(devices, passthrough(i, id))
+	}
+	if v.ISO != "" {
+		devices = append(devices, l.cdrom(v))
+		attach(201, 3002)
+	}
+	if v.MemoryReserved > 0 {
+		vm.Config.MemoryAllocation = &types.ResourceAllocationInfo{Reservation: types.NewInt64(v.MemoryReserved), Limit: types.NewInt64(-1),
+			ExpandableReservation: types.NewBool(false), Shares: &types.SharesInfo{Shares: int32(10 * v.MemoryMB), Level: types.SharesLevelNormal}}
+		vm.Summary.Config.MemoryReservation = int32(v.MemoryReserved)
 	}
 	vm.Config.Hardware.Device = devices
 	vm.Summary.Config.NumVirtualDisks = int32(len(v.Disks))
@@ -169,6 +184,9 @@ func (l *Lab) addDevices(vm *simulator.VirtualMachine, v *VM) error {
 
 // diskFile is the datastore path of the model's disk number i: vSphere names the first like the VM, the next with _1, _2.
 func diskFile(v *VM, i int) string {
+	if v.Disks[i].File != "" {
+		return v.Disks[i].File
+	}
 	name := fileName(v.Name)
 	file := name + ".vmdk"
 	if i > 0 {
@@ -275,6 +293,28 @@ func (l *Lab) nic(vm *simulator.VirtualMachine, i int, n NIC) (types.BaseVirtual
 		ResourceAllocation: &types.VirtualEthernetCardResourceAllocation{Reservation: types.NewInt64(0), Limit: types.NewInt64(-1),
 			Share: types.SharesInfo{Shares: 50, Level: types.SharesLevelNormal}},
 	}), nil
+}
+
+// passthrough: reference: VirtualPCIPassthrough, VirtualPCIPassthroughDeviceBackingInfo (id "of the form 03:00.0").
+func passthrough(i int, id string) types.BaseVirtualDevice {
+	return &types.VirtualPCIPassthrough{VirtualDevice: types.VirtualDevice{
+		Key: int32(13000 + i), DeviceInfo: &types.Description{Label: fmt.Sprintf("PCI device %d", i), Summary: id},
+		Backing: &types.VirtualPCIPassthroughDeviceBackingInfo{VirtualDeviceDeviceBackingInfo: types.VirtualDeviceDeviceBackingInfo{DeviceName: id},
+			Id: id, DeviceId: "1eb8", SystemId: "00000000-0000-0000-0000-000000000000", VendorId: 4318},
+	}}
+}
+
+// cdrom is a drive at IDE 1:0 with an image of a datastore. Reference: VirtualCdromIsoBackingInfo.
+func (l *Lab) cdrom(v *VM) types.BaseVirtualDevice {
+	b := &types.VirtualCdromIsoBackingInfo{VirtualDeviceFileBackingInfo: types.VirtualDeviceFileBackingInfo{FileName: v.ISO}}
+	if s := l.datastoreOf(v.ISO); s != nil {
+		b.Datastore = &s.Ref
+	}
+	unit := int32(0)
+	return &types.VirtualCdrom{VirtualDevice: types.VirtualDevice{
+		Key: 3002, ControllerKey: 201, UnitNumber: &unit, Backing: b, DeviceInfo: &types.Description{Label: "CD/DVD drive 1", Summary: "ISO " + v.ISO},
+		Connectable: &types.VirtualDeviceConnectInfo{StartConnected: true, AllowGuestControl: true, Status: string(types.VirtualDeviceConnectInfoStatusOk)},
+	}}
 }
 
 func thousands(n int64) string {

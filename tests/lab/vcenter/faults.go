@@ -46,6 +46,9 @@ var faultKinds = map[string]string{
 	"consolidate_fail":     "the consolidation of the VM (match) ends with fault (FileLocked): consolidationNeeded",
 	"quiesce_fail":         "a quiesced snapshot of the VM (match) ends with fault (ApplicationQuiesceFault)",
 	"nfc_error":            "a lease of the VM (match) ends with fault (HostConnectFault) before it is ready",
+	"relocate_fail":        "RelocateVM or MigrateVM of the VM (match) ends with fault (GenericVmConfigFault) after the half",
+	"power_on_fail":        "PowerOnVM of the VM (match) ends with fault (GenericVmConfigFault)",
+	"register_fail":        "RegisterVM of the path (match) ends with fault (InvalidState)",
 	"cbt_file_fault":       "QueryChangedDiskAreas of the VM (match) answers FileFault",
 }
 

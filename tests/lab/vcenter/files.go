@@ -202,8 +202,7 @@ func sparseCopy(dst, src string, capacity int64) error {
 func vmx(v *VM) string {
 	var b strings.Builder
 	set := func(key, format string, args ...any) {
-		value := strings.NewReplacer("|", "|7C", `"`, "|22", "\n", "|0A").Replace(fmt.Sprintf(format, args...))
-		fmt.Fprintf(&b, "%s = \"%s\"\n", key, value)
+		fmt.Fprintf(&b, "%s = \"%s\"\n", key, vmxEscape(fmt.Sprintf(format, args...)))
 	}
 	set(".encoding", "UTF-8")
 	set("config.version", "8")
@@ -242,13 +241,35 @@ func vmx(v *VM) string {
 		seen[c] = true
 		at := fmt.Sprintf("%s:%d", c, d.Unit)
 		set(at+".present", "TRUE")
-		set(at+".fileName", "%s", path.Base(diskFile(v, i)))
+		set(at+".fileName", "%s", vmxFile(v, i))
+		if d.Mode != "" && d.Mode != "persistent" {
+			set(at+".mode", "%s", strings.ReplaceAll(d.Mode, "_", "-"))
+		}
 		if v.CBT {
 			set(at+".ctkEnabled", "TRUE")
 		}
 	}
+	if v.MemoryReserved > 0 {
+		set("sched.mem.min", "%d", v.MemoryReserved)
+	}
+	if v.ISO != "" {
+		store, file := parts(v.ISO)
+		set("ide1:0.present", "TRUE")
+		set("ide1:0.deviceType", "cdrom-image")
+		set("ide1:0.fileName", "/vmfs/volumes/%s/%s", fixedUUID("datastore:"+store), file)
+	}
+	for i, id := range v.Passthrough {
+		set(fmt.Sprintf("pciPassthru%d.present", i), "TRUE")
+		set(fmt.Sprintf("pciPassthru%d.id", i), "%s", id)
+	}
 	for i, n := range v.NICs {
+		if n.number > 0 {
+			i = int(n.number)
+		}
 		at := fmt.Sprintf("ethernet%d", i)
+		if n.portgroup != "" {
+			set(at+".dvs.portgroupId", "%s", n.portgroup)
+		}
 		set(at+".present", "TRUE")
 		set(at+".virtualDev", "%s", n.Type)
 		set(at+".networkName", "%s", n.Network)
@@ -256,6 +277,15 @@ func vmx(v *VM) string {
 		set(at+".address", "%s", n.MAC)
 	}
 	return b.String()
+}
+
+// vmxFile is a disk as a .vmx names it: beside itself, or by its place among all volumes.
+func vmxFile(v *VM, i int) string {
+	store, file := parts(diskFile(v, i))
+	if store == v.Datastore {
+		return path.Base(file)
+	}
+	return "/vmfs/volumes/" + fixedUUID("datastore:"+store) + "/" + file
 }
 
 // vmxUUID writes a UUID as a .vmx has it: sixteen bytes, a hyphen in the middle.

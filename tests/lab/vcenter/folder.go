@@ -312,13 +312,70 @@ func (k *Locks) Set(vm types.ManagedObjectReference, files []string) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	for _, f := range k.vms[vm] {
-		delete(k.files, f)
+		if k.files[f] == vm {
+			delete(k.files, f)
+		}
 	}
 	delete(k.vms, vm)
 	if len(files) > 0 {
 		k.vms[vm] = files
 		for _, f := range files {
-			k.files[f] = vm
+			if _, taken := k.files[f]; !taken {
+				k.files[f] = vm
+			}
+		}
+	}
+}
+
+// Holder is who holds a file: a VM, or one that runs unseen.
+func (k *Locks) Holder(file string) (types.ManagedObjectReference, bool) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	ref, ok := k.files[file]
+	return ref, ok
+}
+
+// Held says whether a VM holds any.
+func (k *Locks) Held(vm types.ManagedObjectReference) bool {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return len(k.vms[vm]) > 0
+}
+
+// List tells who holds which files.
+func (k *Locks) List() map[string][]string {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	out := map[string][]string{}
+	for ref, files := range k.vms {
+		out[ref.Type+" "+ref.Value] = files
+	}
+	return out
+}
+
+// Hand gives what one holds to another.
+func (k *Locks) Hand(from, to types.ManagedObjectReference) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.vms[to] = k.vms[from]
+	delete(k.vms, from)
+	for _, f := range k.vms[to] {
+		k.files[f] = to
+	}
+}
+
+// Drop lets go what all holders of a type have.
+func (k *Locks) Drop(kind string) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	for ref, files := range k.vms {
+		if ref.Type == kind {
+			for _, f := range files {
+				if k.files[f] == ref {
+					delete(k.files, f)
+				}
+			}
+			delete(k.vms, ref)
 		}
 	}
 }

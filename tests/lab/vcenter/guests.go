@@ -24,7 +24,8 @@ type Guest struct {
 	ref      types.ManagedObjectReference
 	name     string
 	running  bool
-	busy     atomic.Bool // a snapshot operation is under way
+	busy     atomic.Bool // a snapshot operation or a move is under way
+	moving   atomic.Bool // a move is
 	disks    map[int32]*VDisk
 	snaps    map[string]*Frozen
 	sequence int64 // of the guest's writes
@@ -73,7 +74,7 @@ func (l *Lab) guest(vm *mo.VirtualMachine) (*Guest, error) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.name = vm.Name
-	g.running = vm.Runtime.PowerState == types.VirtualMachinePowerStatePoweredOn
+	g.running = vm.Runtime.PowerState == types.VirtualMachinePowerStatePoweredOn && !l.moves.is(l.moves.stopped, vm.Self)
 	kept := map[int32]bool{}
 	for _, d := range flatDisks(vm.Config.Hardware.Device) {
 		kept[d.Key] = true
@@ -233,9 +234,14 @@ func (l *Lab) devices(old []types.BaseVirtualDevice, of func(key int32) (*Layer,
 	return devices
 }
 
-// task runs work on a VM without holding the VM's lock: a consolidation takes its time, while the VM can be read. The
-// simulator's own tasks lock their entity, so the task gets a name of ours for an entity until it runs.
+// task runs work on a VM without holding the VM's lock: a consolidation takes its time, while the VM can be read.
 func (l *Lab) task(ctx *simulator.Context, vm *simulator.VirtualMachine, name string,
+	work func(sim *simulator.Context, t *simulator.Task) (types.AnyType, types.BaseMethodFault)) types.ManagedObjectReference {
+	return l.taskOn(ctx, vm.Self, vm.Name, name, "VirtualMachine."+strings.ToLower(name[:1])+strings.TrimSuffix(name[1:], "Task"), work)
+}
+
+// taskOn does so for any object. The simulator's own tasks lock their entity, so the task gets a name of ours for an entity until it runs.
+func (l *Lab) taskOn(ctx *simulator.Context, self types.ManagedObjectReference, of, name, description string,
 	work func(sim *simulator.Context, t *simulator.Task) (types.AnyType, types.BaseMethodFault)) types.ManagedObjectReference {
 	stand := types.ManagedObjectReference{Type: "FerryTask", Value: fmt.Sprint(l.tasks.Add(1))}
 	started := make(chan struct{})
@@ -245,9 +251,8 @@ func (l *Lab) task(ctx *simulator.Context, vm *simulator.VirtualMachine, name st
 	})
 	ref := t.Run(ctx)
 	ctx.WithLock(t, func() {
-		self := vm.Self
-		t.Info.Entity, t.Info.EntityName = &self, vm.Name
-		t.Info.DescriptionId = "VirtualMachine." + strings.ToLower(name[:1]) + strings.TrimSuffix(name[1:], "Task")
+		t.Info.Entity, t.Info.EntityName = &self, of
+		t.Info.DescriptionId = description
 	})
 	close(started)
 	return ref

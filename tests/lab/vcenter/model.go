@@ -16,11 +16,46 @@ type Model struct {
 	Bulk            *Bulk              `json:"bulk"`
 	Behaviour       Behaviour          `json:"behaviour"`
 	ESXi            map[string]Product `json:"esxi"` // by host; "*" for the others
+	Hardware        map[string]Host    `json:"hardware"`
 }
 
 type Cluster struct {
+	Name   string   `json:"name"`
+	Hosts  []string `json:"hosts"`
+	DRS    string   `json:"drs"` // off, manual, partiallyAutomated, fullyAutomated; empty: the simulator's
+	HA     bool     `json:"ha"`
+	EVC    string   `json:"evc"`
+	Groups []Group  `json:"groups"`
+	Rules  []Rule   `json:"rules"`
+}
+
+// Group of VMs or of hosts, by their names.
+type Group struct {
 	Name  string   `json:"name"`
+	VMs   []string `json:"vms"`
 	Hosts []string `json:"hosts"`
+}
+
+// Rule is affinity, anti_affinity (of VMs), run_on or avoid (a group of VMs, a group of hosts).
+type Rule struct {
+	Name      string   `json:"name"`
+	Type      string   `json:"type"`
+	VMs       []string `json:"vms"`
+	VMGroup   string   `json:"vm_group"`
+	HostGroup string   `json:"host_group"`
+	Mandatory bool     `json:"mandatory"`
+	Enabled   bool     `json:"enabled"`
+}
+
+// Host is the hardware of an ESXi host; what is 0 or empty stays as the simulator has it.
+type Host struct {
+	CPUMHz    int32  `json:"cpu_mhz"` // of one core
+	Cores     int16  `json:"cores"`
+	MemoryMB  int64  `json:"memory_mb"`
+	Vendor    string `json:"vendor"`
+	Model     string `json:"model"`
+	EVC       string `json:"evc"` // the best mode that its CPU has
+	NoVMotion bool   `json:"no_vmotion"`
 }
 
 // Product is what an ESXi host says it is.
@@ -30,8 +65,9 @@ type Product struct {
 }
 
 type Network struct {
-	Name        string `json:"name"`
-	Distributed bool   `json:"distributed"`
+	Name        string   `json:"name"`
+	Distributed bool     `json:"distributed"`
+	Hosts       []string `json:"hosts"` // empty: all
 }
 
 type Datastore struct {
@@ -66,6 +102,9 @@ type VM struct {
 	Annotation      string            `json:"annotation"`
 	Custom          map[string]string `json:"custom"`
 	CBT             bool              `json:"cbt"`
+	Passthrough     []string          `json:"passthrough"`        // PCI addresses
+	ISO             string            `json:"iso"`                // in the CD-ROM drive: "[datastore] file.iso"
+	MemoryReserved  int64             `json:"memory_reserved_mb"` //
 	Disks           []Disk            `json:"disks"`
 	NICs            []NIC             `json:"nics"`
 }
@@ -81,6 +120,7 @@ type Disk struct {
 	Datastore    string `json:"datastore"` // empty: the VM's
 	Mode         string `json:"mode"`
 	RDM          string `json:"rdm"` // physical, virtual: a raw device mapping, without bytes
+	File         string `json:"-"`   // where it is, once the VM is there
 }
 
 type NIC struct {
@@ -88,6 +128,9 @@ type NIC struct {
 	MAC     string `json:"mac"`
 	Type    string `json:"type"`
 	IP      string `json:"ip"`
+
+	number    int32 // of ethernetN
+	portgroup string
 }
 
 type Bulk struct {

@@ -94,15 +94,6 @@ func (s *VirtualMachineSnapshot) ExportSnapshot(ctx *simulator.Context, _ *types
 	return body
 }
 
-// PowerOnVMTask is refused while the VM is exported (TaskInProgress: "if the virtual machine is busy").
-func (v *VirtualMachine) PowerOnVMTask(ctx *simulator.Context, req *types.PowerOnVM_Task) soap.HasFault {
-	if g, err := v.lab.guest(&v.VirtualMachine.VirtualMachine); err == nil && g.exported() {
-		fault := &types.TaskInProgress{Task: types.ManagedObjectReference{Type: "Task", Value: "task-0"}}
-		return &methods.PowerOnVM_TaskBody{Fault_: simulator.Fault(faultText(fault), fault)}
-	}
-	return v.VirtualMachine.PowerOnVMTask(ctx, req)
-}
-
 func (g *Guest) exported() bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()

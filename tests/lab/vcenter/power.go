@@ -15,8 +15,7 @@ import (
 	"github.com/vmware/govmomi/vim25/types"
 )
 
-// VirtualMachine is the simulator's VM with our methods in front. Snapshots with real deltas and changed areas, MigrateVM
-// and RelocateVM belong here too.
+// VirtualMachine is the simulator's VM with our methods in front.
 type VirtualMachine struct {
 	*simulator.VirtualMachine
 	lab *Lab
@@ -78,8 +77,8 @@ func guestFamily(id string) string {
 
 // powerChanged is called with the VM's lock held.
 func (l *Lab) powerChanged(ctx *simulator.Context, vm *mo.VirtualMachine) {
-	state, ok := l.vms[vm.Self]
-	if !ok {
+	state := l.stateOf(vm.Self)
+	if state == nil {
 		return // made by a client: the simulator's guest will do
 	}
 	changes := l.guestChanges(vm, &state.Model)
@@ -107,8 +106,8 @@ func (v *VirtualMachine) ShutdownGuest(ctx *simulator.Context, _ *types.Shutdown
 		body.Fault_ = simulator.Fault("Cannot complete operation because VMware Tools is not running in this virtual machine.", &types.ToolsUnavailable{})
 		return body
 	}
-	state, ok := v.lab.vms[v.Self]
-	if !ok {
+	state := v.lab.stateOf(v.Self)
+	if state == nil {
 		return v.VirtualMachine.ShutdownGuest(ctx, &types.ShutdownGuest{This: v.Self})
 	}
 	body.Res = &types.ShutdownGuestResponse{}

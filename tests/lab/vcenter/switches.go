@@ -37,6 +37,15 @@ var switchNames = map[string]string{
 	"nfc_init_ms":              "milliseconds that a lease is initializing",
 	"nfc_max":                  "leases at once per host",
 	"nfc_rate":                 "bytes per second of each NFC stream",
+	"relocate_rate":            "bytes per second of a relocation",
+	"relocate_seconds":         "seconds of a relocation that moves files, instead of relocate_rate and migrate_seconds",
+	"migrate_seconds":          "seconds of a change of host",
+	"power_on_seconds":         "seconds of PowerOnVM",
+	"register_seconds":         "seconds of RegisterVM",
+	"host_boot_seconds":        "seconds that a host needs after RebootHost (1)",
+	"ha_restart_seconds":       "seconds until vSphere HA restarts the VMs of a dead host elsewhere, in clusters that have it; unset: it does not",
+	"lock_fault":               "FileLocked: what PowerOnVM answers when another holds a VM's files; else GenericVmConfigFault",
+	"unregister_dead":          "refuse: UnregisterVM of a VM that ran on a lost host answers InvalidPowerState",
 }
 
 type Switches struct {

@@ -14,6 +14,42 @@ import (
 // faultText is what the product says, in locale en_US.
 func faultText(fault types.BaseMethodFault) string {
 	switch f := fault.(type) {
+	case *types.GenericVmConfigFault:
+		return f.Reason
+	case *types.HostNotConnected:
+		return "Unable to communicate with the remote host, since it is disconnected."
+	case *types.InvalidHostState:
+		return "The operation is not allowed in the current state of the host."
+	case *types.NoDiskSpace:
+		return "Insufficient disk space on datastore '" + f.Datastore + "'."
+	case *types.CannotAccessVmConfig:
+		return "Unable to access the virtual machine configuration: " + f.Reason.LocalizedMessage
+	case *types.CannotAccessVmDisk:
+		return "Virtual disk '" + f.Device + "' is not accessible on the host: " + f.Fault.LocalizedMessage
+	case *types.CannotAccessNetwork:
+		return "Network interface '" + f.Device + "' uses network '" + f.Backing + "', which is not accessible."
+	case *types.CannotAccessVmDevice:
+		return "Device '" + f.Device + "' uses backing '" + f.Backing + "', which is not accessible."
+	case *types.DeviceNotSupported:
+		return "Device '" + f.Device + "' is not supported."
+	case *types.CpuIncompatible1ECX:
+		return "The target host does not support the virtual machine's current hardware requirements."
+	case *types.VMotionNotConfigured:
+		return "The VMotion interface is not configured (or is misconfigured) on host '" + f.FailedHost + "'."
+	case *types.VmHostAffinityRuleViolation:
+		return "Virtual machine '" + f.VmName + "' on host '" + f.HostName + "' would violate a virtual machine - host affinity rule."
+	case *types.RuleViolation:
+		return "The virtual machine would violate the rule '" + f.Rule.GetClusterRuleInfo().Name + "'."
+	case *types.InvalidDatastore:
+		return "Invalid datastore '" + f.Name + "'."
+	case *types.AlreadyExists:
+		return "The specified key, name, or identifier '" + f.Name + "' already exists."
+	case *types.DuplicateName:
+		return "The name '" + f.Name + "' already exists."
+	case *types.NoHost:
+		return "Host '" + f.Name + "' could not be reached."
+	case *types.InsufficientMemoryResourcesFault:
+		return "The amount of memory resource available in the host is insufficient for the operation."
 	case *types.FileLocked:
 		return "Unable to access file " + f.File + " since it is locked"
 	case *types.FileFault:

@@ -135,6 +135,23 @@ func (l *Lab) buildVM(ctx context.Context, v *VM) error {
 	if err = l.writeFiles(vm, v); err != nil {
 		return err
 	}
+	l.settle(vm, v)
+	if v.CBT {
+		g, err := l.guest(&vm.VirtualMachine)
+		if err != nil {
+			return err
+		}
+		l.stun(vm, g)
+		l.configure(l.context(), &vm.VirtualMachine, g)
+	}
+	if v.Template {
+		l.makeTemplate(l.context(), vm)
+	}
+	return l.setCustom(ctx, vm, v)
+}
+
+// settle gives a new VM what follows from its devices and its model.
+func (l *Lab) settle(vm *simulator.VirtualMachine, v *VM) {
 	refreshStorage(l.context(), vm, &types.RefreshStorageInfo{This: vm.Self})
 	l.fixStorage(&vm.VirtualMachine)
 	full := v.GuestFullName
@@ -152,18 +169,15 @@ func (l *Lab) buildVM(ctx context.Context, v *VM) error {
 	vm.Runtime.ConsolidationNeeded = types.NewBool(false)
 	l.fixEnums(vm)
 	l.setPower(vm, v)
-	if v.CBT {
-		g, err := l.guest(&vm.VirtualMachine)
-		if err != nil {
-			return err
-		}
-		l.stun(vm, g)
-		l.configure(l.context(), &vm.VirtualMachine, g)
+}
+
+// makeTemplate takes a VM out of its resource pool. Reference: VirtualMachine.MarkAsTemplate ("the virtual machine is removed from its
+// resource pool").
+func (l *Lab) makeTemplate(sim *simulator.Context, vm *simulator.VirtualMachine) {
+	if pool := vm.ResourcePool; pool != nil {
+		relistPool(sim, *pool, vm.Self, false)
 	}
-	if v.Template {
-		vm.Config.Template, vm.Summary.Config.Template, vm.ResourcePool = true, true, nil
-	}
-	return l.setCustom(ctx, vm, v)
+	vm.Config.Template, vm.Summary.Config.Template, vm.ResourcePool = true, true, nil
 }
 
 // setPower puts a new VM into the power state of the model without the tasks and events of a power operation.

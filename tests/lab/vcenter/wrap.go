@@ -27,10 +27,12 @@ type Wrappers struct {
 	lab      *Lab
 	mu       sync.Mutex
 	sessions map[*simulator.Registry]bool
+
+	collectors map[*simulator.PropertyCollector]string // with the session's key
 }
 
 func NewWrappers(l *Lab) *Wrappers {
-	return &Wrappers{lab: l, sessions: map[*simulator.Registry]bool{}}
+	return &Wrappers{lab: l, sessions: map[*simulator.Registry]bool{}, collectors: map[*simulator.PropertyCollector]string{}}
 }
 
 func (w *Wrappers) Reference() types.ManagedObjectReference {
@@ -84,6 +86,12 @@ func (w *Wrappers) Handle(ctx *simulator.Context, c *simulator.Method) (mo.Refer
 		return nil, fault
 	}
 	registry := ctx.Session.Registry
+	if c.This.Type == "PropertyCollector" {
+		if own, ok := ctx.Session.Get(c.This).(*simulator.PropertyCollector); ok {
+			registry.Put(&PropertyCollector{PropertyCollector: own, lab: w.lab})
+		}
+		return nil, nil
+	}
 	if registry.Get(c.This) != nil {
 		return nil, nil
 	}
@@ -95,8 +103,14 @@ func (w *Wrappers) Handle(ctx *simulator.Context, c *simulator.Method) (mo.Refer
 		registry.Put(&VirtualMachineSnapshot{VirtualMachineSnapshot: o, lab: w.lab})
 	case *simulator.Datastore:
 		registry.Put(&StoredDatastore{Datastore: o, lab: w.lab})
+	case *simulator.CustomFieldsManager:
+		registry.Put(&CustomFields{CustomFieldsManager: o, lab: w.lab})
 	default:
-		return nil, nil
+		other := w.lab.instead(ctx, c)
+		if other == nil {
+			return nil, nil
+		}
+		registry.Put(other)
 	}
 	w.mu.Lock()
 	w.sessions[registry] = true
@@ -107,6 +121,9 @@ func (w *Wrappers) Handle(ctx *simulator.Context, c *simulator.Method) (mo.Refer
 // PutObject implements simulator.RegisterObject: a new task gets the names that the product gives. Reference: TaskInfo.name
 // ("the name of the operation that created the task", in the field PowerOnVM_Task and the like), entityName, reason.
 func (w *Wrappers) PutObject(ctx *simulator.Context, obj mo.Reference) {
+	for _, p := range w.listeners() {
+		p.PutObject(ctx, obj)
+	}
 	task, ok := obj.(*simulator.Task)
 	if !ok {
 		return
@@ -140,7 +157,12 @@ func taskName(name string) string {
 // RemoveObject implements simulator.RegisterObject: no session may go on seeing an object that is gone. SessionManager.Logout
 // comes here with its session's registry locked, for views and filters: those are none of ours.
 func (w *Wrappers) RemoveObject(ctx *simulator.Context, ref types.ManagedObjectReference) {
-	if ref.Type != "VirtualMachine" && ref.Type != "Datastore" && ref.Type != "VirtualMachineSnapshot" {
+	for _, p := range w.listeners() {
+		p.RemoveObject(ctx, ref)
+	}
+	switch ref.Type {
+	case "VirtualMachine", "Datastore", "VirtualMachineSnapshot", "HostSystem", "Folder", "Task", "Datacenter":
+	default:
 		return
 	}
 	w.lab.locks.Set(ref, nil)
@@ -149,7 +171,7 @@ func (w *Wrappers) RemoveObject(ctx *simulator.Context, ref types.ManagedObjectR
 	defer w.mu.Unlock()
 	for r := range w.sessions {
 		switch r.Get(ref).(type) {
-		case *VirtualMachine, *VirtualMachineSnapshot, *StoredDatastore:
+		case *VirtualMachine, *VirtualMachineSnapshot, *StoredDatastore, *HostSystem, *Folder, *Task, *Datacenter:
 			r.Remove(ctx, ref)
 		}
 	}
@@ -157,8 +179,15 @@ func (w *Wrappers) RemoveObject(ctx *simulator.Context, ref types.ManagedObjectR
 
 // UpdateObject implements simulator.RegisterObject.
 func (w *Wrappers) UpdateObject(ctx *simulator.Context, obj mo.Reference, changes []types.PropertyChange) {
+	if c, ok := obj.(*mo.EventHistoryCollector); ok && w.lab.events != nil && c.Self == w.lab.events.inner {
+		w.lab.events.took(changes)
+		return // no client has it: property collectors would look at all their objects for each event
+	}
 	if task, ok := obj.(*mo.Task); ok {
 		describeError(task)
+	}
+	for _, p := range w.listeners() {
+		p.UpdateObject(ctx, obj, changes)
 	}
 	vm, ok := obj.(*mo.VirtualMachine)
 	if !ok {
@@ -182,6 +211,9 @@ func (w *Wrappers) UpdateObject(ctx *simulator.Context, obj mo.Reference, change
 // refuse keeps a client from bringing the simulator down: CreateVM_Task on a host, or a pool without a host, that does not
 // have the datastore of files.vmPathName panics there. Reference: Folder.CreateVM_Task, fault InvalidDatastore.
 func (l *Lab) refuse(ctx *simulator.Context, c *simulator.Method) types.BaseMethodFault {
+	if fault := l.unfit(ctx, c); fault != nil {
+		return fault
+	}
 	req, ok := c.Body.(*types.CreateVM_Task)
 	if !ok || req.Config.Files == nil {
 		return nil

@@ -29,6 +29,7 @@ def vm(name: str, folder: str = "group-v4", **props: Any) -> dict[str, Any]:
 
 def inventory() -> dict[Any, dict[str, Any]]:
     return {
+        vim.CustomFieldsManager("CustomFieldsManager"): {},
         vim.Datacenter("datacenter-3"): {"name": "DC0", "parent": vim.Folder("group-d1")},
         vim.Folder("group-v4"): {"name": "vm", "parent": vim.Datacenter("datacenter-3")},
         vim.Folder("group-v5"): {"name": "wave1", "parent": vim.Folder("group-v4")},
@@ -90,7 +91,7 @@ def test_vms_hosts_and_datastores(read: Read, vcenter: FakeVcenter) -> None:
     }
     assert data.hosts["ds1"].vars["ferry_free"] == 50
     assert data.hosts["esx1"].vars["ferry_maintenance"] is False
-    assert vcenter.calls.count("RetrievePropertiesEx") == 1
+    assert vcenter.calls.count("RetrievePropertiesEx") == 2  # which attributes there are, and everything
     assert PASSWORD not in json.dumps([host.vars for host in data.hosts.values()])
 
 
@@ -99,7 +100,7 @@ def test_only_what_is_asked_for_is_read(read: Read, vcenter: FakeVcenter) -> Non
     assert set(data.hosts) == {"web01", "twin_vm-2", "twin_vm-3", "golden"}
     assert "name" not in data.hosts["web01"].vars
     assert "esxi_hosts" not in data.groups
-    body = next(b for b in vcenter.bodies if "RetrievePropertiesEx" in b)
+    body = next(b for b in vcenter.bodies if "RetrievePropertiesEx" in b and "CustomFieldsManager" not in b)
     assert "memoryMB" not in body
     assert "HostSystem" not in body
 
