@@ -60,6 +60,7 @@ class Bench:
         """(seconds, what it said). Targets and ledgers are as they stand."""
         text = {"port": self.port, "ca": self.ca, "cookie": self.cookie, "disks": list(disks), **task}
         env = {**os.environ, "PYTHONPATH": str(BUILD / "collections")}
+        os.sync()  # nbdcopy leaves what it wrote to the kernel: that must not be written while the next one is measured
         began = time.monotonic()
         out = subprocess.run(
             [sys.executable, str(TOP / "tests" / "bench" / "copy_child.py")],
@@ -93,6 +94,7 @@ class Bench:
         url = f"https://127.0.0.1:{self.port}{self.url(name)}"
         kit = ["nbdkit", "--exit-with-parent", *before, *(f for f in filters if f.startswith("--")), "curl", url]
         kit += [f"cainfo={self.ca}", f"cookie={self.cookie_file.read_text()}", *after, *(f for f in filters if not f.startswith("--"))]
+        os.sync()
         began = time.monotonic()
         subprocess.run(["nbdcopy", *copy, "--", "[", *kit, "]", str(target)], check=True)
         return time.monotonic() - began

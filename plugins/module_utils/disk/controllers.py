@@ -75,6 +75,8 @@ def find(name: str) -> Controller | None:
     """As by_name, None where there is no such controller."""
     key = name.strip().lower()
     key = _ALIASES.get(key, key)
+    if not key:
+        return None
     for c in CONTROLLERS:
         if key in (c.name, (c.ddb or "").lower(), (c.vmware_adaptertype or "").lower()):
             return c

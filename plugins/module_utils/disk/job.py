@@ -16,7 +16,7 @@ from array import array
 from dataclasses import dataclass, field
 from typing import Any, Callable, Iterable, Iterator
 
-from . import incremental, passes
+from . import buffers, incremental, passes
 from .changes import Tracking, checked, refuses_tracking
 from .digest import CHUNK, SIZE, chunk_digest, zero_digest
 from .errors import BadInput, FerryError, Interrupted, SourceError
@@ -31,8 +31,7 @@ _ZEROES = {n: bytes(n) for n in (_BLOCK, CHUNK)}
 _ZERO_RUN = 64 * 1024
 #: What a budget is asked for at once (bytes), so that a copy that waits for it can be stopped.
 _SLICE = 1 << 20
-#: Areas that a source is asked for at once.
-_AT_ONCE = 64
+_AT_ONCE = 64  # areas that a source is asked for at once
 
 
 @dataclass
@@ -278,15 +277,21 @@ class Job:
             self.throttle(min(length, _SLICE))
             length -= _SLICE
 
-    def read(self, start: int, length: int) -> bytes:
+    def read(self, start: int, length: int, *, lent: bool = False) -> bytes:
         """Exactly these bytes of the source.
 
+        :param lent: they may be in memory that this thread's next such call overwrites.
         :raises SourceError: the source gave fewer or more.
         """
         self.pay(length)
-        data = self.source.read(start, length)
+        data: Any
+        into = getattr(self.source, "read_into", None) if lent and length == self.per_unit * CHUNK else None
+        if into is None:
+            data = self.source.read(start, length)
+        else:
+            into(start, memoryview(data := buffers.mine(length)))
         self._received(start, length, data)
-        return data
+        return data  # type: ignore[no-any-return]  # a bytearray reads like bytes
 
     def _received(self, start: int, length: int, data: bytes | bytearray) -> None:
         if len(data) != length:
@@ -328,7 +333,7 @@ class Job:
             base = unit.first * CHUNK
             data: Any
             if len(unit.ranges) == 1 and unit.ranges[0] == (base, size):
-                data = self.read(base, size)
+                data = self.read(base, size, lent=True)
             else:
                 data = bytearray(size)
                 for start, length in unit.ranges:

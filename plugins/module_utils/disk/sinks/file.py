@@ -13,6 +13,7 @@ import fcntl
 import os
 import stat
 import struct
+import threading
 
 from ..errors import BadInput, Busy, SinkError
 from ..sources.file import data_ranges, pread_all
@@ -44,6 +45,8 @@ class FileSink:
     def __init__(self, path: str, capacity: int, *, resize: bool = True) -> None:
         self.path = path
         self.capacity = capacity
+        # File systems let one writer at a time into a file (the inode's lock), and who waits there burns a core.
+        self._turn = threading.Lock()
         try:
             # On a block device O_EXCL (without O_CREAT) is refused while it is mounted or part of something (open(2)).
             block = os.path.exists(path) and stat.S_ISBLK(os.stat(path).st_mode)
@@ -105,7 +108,8 @@ class FileSink:
         start, length = offset, len(view)
         while view:
             try:
-                done = os.pwrite(self._fd, view, offset)
+                with self._turn:
+                    done = os.pwrite(self._fd, view, offset)
             except OSError as e:
                 raise self._failed("written", offset, e) from e
             offset += done

@@ -225,9 +225,16 @@ class RemoteFile:
 
     def read(self, offset: int, length: int) -> bytearray:
         """Exactly C(length) bytes from C(offset). Another range, another size or another ETag is an error, never data."""
+        data = bytearray(length)
+        self.read_into(offset, memoryview(data))
+        return data
+
+    def read_into(self, offset: int, into: memoryview) -> None:
+        """As C(read), into C(into). After an error its content is undefined."""
+        length = len(into)
         wanted = f"bytes {offset}-{offset + length - 1}/"
 
-        def take(answer: http.client.HTTPResponse) -> bytearray:
+        def take(answer: http.client.HTTPResponse) -> bool:
             got = answer.getheader("Content-Range", "")
             if answer.status != 206 or not got.startswith(wanted):
                 self._drop()
@@ -241,18 +248,16 @@ class RemoteFile:
             if (self._size is not None and got[len(wanted) :] != str(self._size)) or tag != self._tag:
                 self._drop()
                 raise self._changed(got, tag)
-            data = bytearray(length)
-            view = memoryview(data)
+            view = into
             while view:
                 n = answer.readinto(view)
                 if not n:
-                    raise http.client.IncompleteRead(bytes(len(data) - len(view)), len(view))
+                    raise http.client.IncompleteRead(bytes(length - len(view)), len(view))
                 view = view[n:]
             answer.read()
-            return data
+            return True
 
-        data: bytearray = self._ask("GET", "read", {"Range": f"bytes={offset}-{offset + length - 1}"}, take)
-        return data
+        self._ask("GET", "read", {"Range": f"bytes={offset}-{offset + length - 1}"}, take)
 
     def _changed(self, size: object, tag: str) -> SourceError:
         return self._error(
@@ -386,6 +391,21 @@ class HttpsSource:
         if len(data) != length:
             raise SourceError(f"Read beyond the end of the disk: {length} bytes from {offset} of {self.capacity}.", step="read")
         return data  # type: ignore[return-value]  # a bytearray reads like bytes, and this saves a copy of all that travels
+
+    def read_into(self, offset: int, into: memoryview) -> None:
+        """As C(read), into memory that the caller has: what is read again and again need not be cleared each time."""
+        done = 0
+        for at, file, inside, size, _kind in self.parts:
+            start, end = max(offset, at), min(offset + len(into), at + size)
+            if start < end:
+                view = into[start - offset : end - offset]
+                if file is None:
+                    view[:] = bytes(len(view))
+                else:
+                    file.read_into(inside + start - at, view)
+                done += end - start
+        if done != len(into):
+            raise SourceError(f"Read beyond the end of the disk: {len(into)} bytes from {offset} of {self.capacity}.", step="read")
 
     def read_many(self, areas: Sequence[tuple[int, int]]) -> Sequence[bytes | bytearray]:
         """The bytes of each of C(areas) (start, length), with fewer requests than C(read) for each."""

@@ -5,7 +5,7 @@
 """A TLS connection that takes what has arrived from the kernel at once, not record by record.
 
 ssl.SSLSocket asks the kernel twice for each record of at most 16 KiB (its head, its body). Here ciphertext goes through memory
-(ssl.MemoryBIO) in pieces of a quarter of a MiB, which saves half of the system's share of reading a disk.
+(ssl.MemoryBIO) in pieces of up to a MiB, which saves half of the system's share of reading a disk.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import ssl
 from typing import Any
 
 #: Bytes that are taken from the kernel at once.
-_PIECE = 256 << 10
+_PIECE = 1 << 20
 #: The reader's own buffer: heads of answers fit in, bodies go past it.
 _BUFFER = 64 << 10
 

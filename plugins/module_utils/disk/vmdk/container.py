@@ -175,6 +175,10 @@ class Archive(Folder):
     def _list(self) -> str:
         return "one of " + ", ".join(bounded(name, 60) for name in self.disks()[:5])
 
+    def names(self) -> list[str]:
+        """Names of the members that lie inside of the archive, whatever they are."""
+        return [name for m in self._members if (name := _plain(m.name)) is not None]
+
     def disks(self) -> list[str]:
         """Names of the members that are disks: with a descriptor, or said to be a disk by their name."""
         found = []

@@ -12,6 +12,7 @@ C(key=value) is refused, because a skipped extent line shifts the disk.
 from __future__ import annotations
 
 import codecs
+import hashlib
 import os
 import re
 from dataclasses import dataclass, field
@@ -284,10 +285,10 @@ def _name(raw: bytes, encoding: str | None) -> str:
     return os.fsdecode(raw)
 
 
-def new_uuid() -> str:
-    """A fresh C(ddb.uuid) in VMware's spelling."""
+def new_uuid(seed: bytes | None = None) -> str:
+    """A C(ddb.uuid) in VMware's spelling: a fresh one, or that of C(seed)."""
     # 6000C29 is the prefix of VMware's NAA identifiers for virtual disks.
-    raw = "6000C29" + os.urandom(13).hex()[:25]
+    raw = "6000C29" + (os.urandom(13) if seed is None else hashlib.sha256(seed).digest()).hex()[:25]
     pairs = [raw[i : i + 2] for i in range(0, 32, 2)]
     return " ".join(pairs[:8]) + "-" + " ".join(pairs[8:])
 
@@ -307,8 +308,10 @@ def compose(
 
     :param extents: (access, sectors, type, name, offset in sectors or None) of each extent line.
     :param geometry: cylinders, heads, sectors.
+    :param uuid: with it, what follows depends on nothing but the parameters.
     :param thin: adds C(ddb.thinProvisioned) where not None.
     """
+    content = os.urandom(12) if uuid is None else hashlib.sha256(f"{uuid}:{cid:08x}".encode()).digest()[:12]
     lines = [
         "# Disk DescriptorFile",
         "version=1",
@@ -324,7 +327,7 @@ def compose(
     lines += ["", "# The Disk Data Base", "#DDB", "", f'ddb.adapterType = "{adapter_type}"']
     for key, value in zip(("cylinders", "heads", "sectors"), geometry, strict=True):
         lines.append(f'ddb.geometry.{key} = "{value}"')
-    lines.append(f'ddb.longContentID = "{os.urandom(12).hex()}{cid:08x}"')
+    lines.append(f'ddb.longContentID = "{content.hex()}{cid:08x}"')
     if thin is not None:
         lines.append(f'ddb.thinProvisioned = "{int(thin)}"')
     lines.append(f'ddb.uuid = "{uuid or new_uuid()}"')

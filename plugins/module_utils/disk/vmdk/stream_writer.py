@@ -268,6 +268,7 @@ def write_stream(
     threads: int | None = None,
     name: str = "disk.vmdk",
     uuid: str | None = None,
+    cid: int | None = None,
     digest: DigestMap | None = None,
     checksum: Any = None,
     progress: Progress | None = None,
@@ -276,8 +277,9 @@ def write_stream(
 
     Memory is about 5 MiB for each thread, whatever the disk's size. The first exception of source, compression or
     C(out) reaches the caller. Returns bytes_in (read as data), bytes_out and capacity.
+    With C(uuid) and C(cid), the same disk gives the same bytes each time.
     """
-    identity = Identity(name=name, adapter_type=adapter_type, uuid=uuid)
+    identity = Identity(name=name, adapter_type=adapter_type, uuid=uuid, cid=cid)
     if hw_version is not None:
         identity = replace(identity, hw_version=hw_version)
     writer = StreamWriter(out, source.capacity, identity, level=level)
