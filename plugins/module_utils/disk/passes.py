@@ -34,7 +34,7 @@ def prepare(job: Job) -> bool:
     altered = _altered(job, state)
     same = ledger.resized_from is None and not ledger.fact("doubt") and ledger.fact("source") == source.identity and not another
     if tracking is not None:
-        same = same and bool(tracking.change_id) and ledger.fact("planned") == tracking.change_id
+        same = same and bool(tracking.change_id) and ledger.fact("planned") == tracking.change_id and job.certain
     elif state == "complete" and not (job.certain and getattr(source, "certain", True)):
         same = False  # an export whose name says nothing of its state, or files that a running VM writes
     mode, how, reason = _choose(job, another, state, same)
@@ -115,6 +115,9 @@ def why_compare(job: Job) -> str | None:
     if now is not None and ledger.fact("missed") == now.uuid:
         return "The changed-block tracking of this disk was caught missing changes; switch it off and on again to have it trusted."
     why = cannot_follow(ledger.fact("planned"), tracking.change_id)
+    if why is None and ledger.fact("planned") == tracking.change_id and not job.certain:
+        # Each snapshot has a number of its own.
+        why = "Another snapshot has the changeId of the last one: the VM was reverted, and came to the same number again."
     if why is None and job.sequential:
         return "The source can only be read as a whole."
     return why

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Callable, Mapping, Sequence
 
 from ..disk import areas as areas_files
+from ..disk.changes import ChangeId
 from ..errors import BadInput, FerryError
 from . import cbt, changes, snapshots
 from .client import Session
@@ -72,7 +73,7 @@ def choose(disks: Sequence[VmDisk], query: Query, vm: str) -> list[tuple[VmDisk,
     if not found:
         raise BadInput("The VM has no disk.", vm=vm, step=_STEP)
     for disk, change_id in found:
-        if change_id != changes.EVERYTHING and changes.parse_change_id(change_id) is None:
+        if change_id != changes.EVERYTHING and ChangeId.parse(change_id) is None:
             raise BadInput(f"{change_id!r} is no changeId, nor '*'.", vm=vm, disk=disk.label, step=_STEP)
         if not 0 <= query.start < max(disk.capacity, 1):
             raise BadInput(f"start_offset is outside the disk of {disk.capacity} bytes.", vm=vm, disk=disk.label, step=_STEP)

@@ -11,12 +11,10 @@ Programming Guide, "Changed Block Tracking".
 from __future__ import annotations
 
 import datetime
-import re
-from dataclasses import dataclass
 from functools import partial
-from typing import Any, Callable, Iterable, Iterator, Sequence
+from typing import Any, Callable, Iterator, Sequence
 
-from ..errors import ServerError, bounded
+from ..errors import ServerError
 from .builds import Build, bad_build
 from .client import Session
 from .disks import VmDisk
@@ -31,22 +29,6 @@ EVERYTHING = "*"
 _SUSPICIOUS = 2000
 
 _STEP = "query the changed areas"
-_CHANGE_ID = re.compile(r"^(?P<uuid>[0-9a-fA-F][0-9a-fA-F -]*)/(?P<sequence>\d+)$")
-
-
-@dataclass(frozen=True)
-class ChangeId:
-    """A changeId taken apart: "52 de c0 d9 b9 43 9d 10-61 d5 4c 1b e9 7b 65 63/81". The product documents it as opaque; every known
-    client compares the part before the slash, and the number grows with each snapshot."""
-
-    uuid: str
-    sequence: int
-
-
-def parse_change_id(text: str | None) -> ChangeId | None:
-    """C(text) taken apart, or None where it has not that form."""
-    found = _CHANGE_ID.match((text or "").strip())
-    return ChangeId(re.sub(r"[ -]", "", found["uuid"]).lower(), int(found["sequence"])) if found else None
 
 
 def _wrong(what: str, vm: VmRef, key: int, said: str) -> ServerError:
@@ -136,55 +118,7 @@ def changed_areas(
         position, claimed_all = areas[-1][0] + areas[-1][1], end == capacity
 
 
-def collect(areas: Iterable[tuple[int, int]]) -> tuple[int, int]:
-    """(number, bytes) of C(areas)."""
-    count = total = 0
-    for _start, length in areas:
-        count += 1
-        total += length
-    return count, total
-
-
 # -- when not to believe them ---------------------------------------------------------------------------------------
-
-
-def distrust(
-    kept: str | None,
-    disk: VmDisk,
-    *,
-    kept_capacity: int | None = None,
-    other_snapshot: bool = False,
-    build: Build | None = None,
-    bad_builds: Sequence[str] = (),
-    reverted: str | None = None,
-) -> str | None:
-    """Why the areas changed since C(kept) must not be used for C(disk), or None where nothing speaks against them. Pure.
-
-    :param kept: the changeId up to which the target is known.
-    :param disk: as it stands in the snapshot that is to be read (snapshots.disks_at).
-    :param kept_capacity: the disk's size then, in bytes.
-    :param other_snapshot: C(kept) is of another snapshot than the one that is to be read. Each snapshot has a changeId of its own, so
-        equal ones mean that the VM went back to an earlier state and came to the same number again.
-    :param build: of the host (builds.host_build).
-    :param bad_builds: further builds that the user distrusts.
-    :param reverted: what reverted_since() said.
-    """
-    if not kept:
-        return "no changeId of an earlier pass is known"
-    if not disk.change_id:
-        return "the snapshot has no changeId for this disk: changed block tracking is off, or has not taken effect yet"
-    if kept_capacity is not None and kept_capacity != disk.capacity:
-        return f"the disk was resized since: {kept_capacity} bytes then, {disk.capacity} now"
-    old, new = parse_change_id(kept), parse_change_id(disk.change_id)
-    if old is None or new is None:
-        return f"a changeId of an unknown form: {bounded(kept if old is None else disk.change_id, 80)}"
-    if old.uuid != new.uuid:
-        return "changed block tracking was reset since: the changeId's UUID is another one"
-    if other_snapshot and new.sequence == old.sequence:
-        return f"two snapshots have the same changeId ({new.sequence}): the VM was reverted to a snapshot in between"
-    if new.sequence < old.sequence:
-        return f"the changeId went back, from {old.sequence} to {new.sequence}: the VM was reverted to a snapshot"
-    return reverted or bad_build(build, disk.capacity, bad_builds)
 
 
 def star_distrust(disk: VmDisk, *, build: Build | None = None, bad_builds: Sequence[str] = ()) -> str | None:

@@ -72,6 +72,27 @@ def test_same_state_is_not_copied_twice(way: Way, guest: Guest) -> None:
     assert (second.mode, second.changed, second.bytes_read) == ("incremental", False, 0), "a snapshot without a change is none"
 
 
+@pytest.mark.fault(
+    "the VM is reverted, and another snapshot comes to the same changeId",
+    where="tracking",
+    ends="not taken for unchanged: compared in full",
+)
+def test_another_snapshot_of_the_same_change_id_is_not_the_same_state(way: Way, guest: Guest, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = guest.snapshot()
+    way.copy(first)
+    guest.work()
+    other = guest.snapshot()
+    same, name = Tracking(first.change_id, lambda since: []), str(way.fact("source"))
+    with way.job(other, tracking=same) as job:
+        # an export by NBD has a name, and no state
+        monkeypatch.setattr(job.source, "identity", name)
+        monkeypatch.setattr(job.source, "unchanged", None)
+        job.certain = False
+        result = copy.run([job])[0]
+    assert result.mode == "compare" and "reverted" in (result.reason or "")
+    assert way.equal(other)
+
+
 def other_uuid(guest: Guest, at: Snapshot) -> Tracking:
     return Tracking("52 00" + UUID[5:] + f"/{at.number}", lambda since: [])
 

@@ -198,49 +198,6 @@ def test_a_session_that_expires_between_two_parts_is_renewed(ask: Any, vcenter: 
 
 
 @pytest.mark.parametrize(
-    ("text", "found"),
-    [
-        (ID + "81", ("52dec0d9b9439d1061d54c1be97b6563", 81)),
-        ("52 DE c0/0", ("52dec0", 0)),
-        ("*", None),
-        ("", None),
-        (None, None),
-        ("52 de c0 d9", None),
-        ("xx/1", None),
-    ],
-)
-def test_change_ids_are_taken_apart(text: str | None, found: tuple[str, int] | None) -> None:
-    parsed = changes.parse_change_id(text)
-    assert (None if parsed is None else (parsed.uuid, parsed.sequence)) == found
-
-
-def test_nothing_speaks_against_a_later_change_id() -> None:
-    assert changes.distrust(ID + "3", disk(), kept_capacity=CAPACITY, build=Build("8.0.3", 24022510)) is None
-    assert changes.distrust(ID + "7", disk()) is None
-
-
-@pytest.mark.parametrize(
-    ("kept", "now", "more", "reason"),
-    [
-        (None, {}, {}, "no changeId of an earlier pass"),
-        ("", {}, {}, "no changeId of an earlier pass"),
-        (ID + "3", {"change_id": None}, {}, "the snapshot has no changeId"),
-        (ID + "3", {"capacity": CAPACITY * 2}, {"kept_capacity": CAPACITY}, "resized"),
-        ("52 11 22/3", {}, {}, "was reset"),
-        (ID + "9", {}, {}, "went back, from 9 to 7"),
-        (ID + "7", {}, {"other_snapshot": True}, "the same changeId"),
-        ("strange", {}, {}, "unknown form"),
-        (ID + "3", {"change_id": "strange"}, {}, "unknown form"),
-        (ID + "3", {}, {"build": Build("6.0.0", 3073146)}, "KB 317933"),
-        (ID + "3", {}, {"build": Build("8.0.3", 24022510), "bad_builds": ["24022510"]}, "on the list given"),
-        (ID + "3", {}, {"reverted": "the VM was reverted at noon"}, "at noon"),
-    ],
-)
-def test_reasons_not_to_use_changed_areas(kept: str | None, now: dict[str, Any], more: dict[str, Any], reason: str) -> None:
-    assert reason in (changes.distrust(kept, disk(**now), **more) or "")
-
-
-@pytest.mark.parametrize(
     ("version", "number", "capacity", "bad"),
     [
         ("6.0.0", 3_247_719, 0, True),
