@@ -36,7 +36,7 @@ demo-clean: venv ## Stop the demo's lab and remove what the demo made
 	@$(BIN)/python demo/run.py --clean $(ARGS)
 
 .PHONY: test
-test: need-test venv collections venv-openstack ## All tests: lint, unit, sanity, and the tests on a lab of their own
+test: need-test venv collections venv-openstack venv-rulebook ## All tests: lint, unit, sanity, and the tests on a lab of their own
 	@$(PYTHON) tools/run_tests.py
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -67,6 +67,10 @@ fuzz: venv stage ## Damage VMDKs at length: FERRY_FUZZ_COUNT mutations (50,000) 
 storm: venv collections stage ## Storms over copies at length: FERRY_STORM_COUNT of them (50) from the seed FERRY_STORM_SEED (1) on
 	@env -C $(STAGE) PYTHONPATH=$(COLLECTIONS):$(STAGE) $(BIN)/python -m tests.lab_tests.storm $${FERRY_STORM_COUNT:-50} $${FERRY_STORM_SEED:-1}
 
+.PHONY: storm-moves
+storm-moves: venv collections stage ## Storms over moves, failover and drains at length: FERRY_STORM_COUNT of them (50) from the seed FERRY_STORM_SEED (1) on
+	@env -C $(STAGE) PYTHONPATH=$(COLLECTIONS):$(STAGE) $(BIN)/python -m tests.lab_tests.moves_storm $${FERRY_STORM_COUNT:-50} $${FERRY_STORM_SEED:-1}
+
 .PHONY: test-lab
 test-lab: venv stage ## Tests against the running lab (make lab first)
 	@$(STEP) lab-tests tools/with_lab.sh env -C $(STAGE) PYTHONPATH=$(COLLECTIONS):$(STAGE) $(BIN)/python -m pytest \
@@ -76,7 +80,8 @@ test-lab: venv stage ## Tests against the running lab (make lab first)
 # vCenter of their own need no lab that runs.
 lab_tests = $(addprefix tests/lab_tests/,$(sort $(notdir $(wildcard $(addprefix tests/lab_tests/test_,$(1))))))
 VCLOUD_TESTS := $(call lab_tests,vcloud_*.py)
-OWN_TESTS := $(call lab_tests,cbt.py copy_faults.py copy_running.py copy_storm.py snapshots.py sources.py vcenter_*.py warm.py)
+OWN_TESTS := $(call lab_tests,cbt.py copy_faults.py copy_running.py copy_storm.py events*.py failover*.py machine_register.py moves_*.py \
+  placement_plays.py policy.py snapshots.py sources.py vcenter_*.py vm_move.py vm_placement.py warm.py)
 .PHONY: test-lab-others test-lab-vcloud test-lab-vcenter
 test-lab-others: venv stage
 	@$(STEP) lab-tests tools/with_lab.sh env -C $(STAGE) PYTHONPATH=$(COLLECTIONS):$(STAGE) $(BIN)/python -m pytest \
@@ -86,7 +91,7 @@ test-lab-vcloud: venv stage ## Those of the tests against the running lab that a
 	@$(STEP) lab-vcloud tools/with_lab.sh env -C $(STAGE) PYTHONPATH=$(COLLECTIONS):$(STAGE) $(BIN)/python -m pytest \
 	  $(VCLOUD_TESTS) $(ARGS)
 
-test-lab-vcenter: venv collections stage ## Those of them that start a vCenter of their own: snapshots, changed areas, copies, precopy
+test-lab-vcenter: venv collections venv-rulebook stage ## Those of them that start a vCenter of their own: snapshots, changed areas, copies, precopy
 	@$(STEP) lab-vcenter env -C $(STAGE) PYTHONPATH=$(COLLECTIONS):$(STAGE) $(BIN)/python -m pytest -n 2 --dist loadfile -m 'not long' \
 	  $(if $(findstring tests/,$(ARGS)),,$(OWN_TESTS)) $(ARGS)
 
@@ -94,6 +99,10 @@ test-lab-vcenter: venv collections stage ## Those of them that start a vCenter o
 test-long: venv stage ## Those of the lab's tests that take minutes: warm migrations with real waits (make lab first)
 	@$(STEP) lab-long tools/with_lab.sh env -C $(STAGE) PYTHONPATH=$(COLLECTIONS):$(STAGE) $(BIN)/python -m pytest -m long \
 	  $(if $(findstring tests/,$(ARGS)),,tests/lab_tests) $(ARGS)
+
+.PHONY: test-boot
+test-boot: need-boot venv collections venv-libvirt stage ## Migrate guests that boot, and see them boot under libvirt, in a lab of its own: minutes
+	@$(STEP) boot env FERRY_LAB_BASE=$${FERRY_BOOT_LAB_BASE:-21700} FERRY_LAB_DIR=$(TOP)/build/lab-boot tools/boot_tests.sh $(STAGE) $(ARGS)
 
 .PHONY: test-demo
 test-demo: need-lab venv collections venv-openstack stage ## make demo from nothing, twice, and demo-clean; it ends the demo's lab
@@ -159,7 +168,7 @@ format: venv ## Format the Python files
 # ---------------------------------------------------------------------------------------------------------------------
 ##@ The lab: a vCenter, an OpenStack and a vCloud Director on loopback (FERRY_LAB_BASE moves its ports, FERRY_LAB_DIR its files)
 
-.PHONY: lab lab-vcenter lab-openstack lab-vcloud lab-status lab-down
+.PHONY: lab lab-vcenter lab-openstack lab-openstack-libvirt lab-vcloud lab-status lab-down
 lab: need-lab venv venv-openstack ## Start it and write build/lab/env.sh
 	@$(BIN)/python -m tests.lab up $(ARGS)
 
@@ -168,6 +177,9 @@ lab-vcenter: need-disks venv ## Start the vCenter alone
 
 lab-openstack: need-openstack venv venv-openstack ## Start OpenStack alone
 	@$(BIN)/python -m tests.lab up openstack $(ARGS)
+
+lab-openstack-libvirt: need-openstack need-libvirt venv venv-libvirt ## The same with Nova on libvirt: servers that run (emulated, no rights needed)
+	@$(BIN)/python -m tests.lab up openstack --nova libvirt $(ARGS)
 
 lab-vcloud: venv ## Start the vCloud Director alone
 	@$(BIN)/python -m tests.lab up vcloud $(ARGS)
@@ -199,6 +211,11 @@ docs: venv collections stage ## The documentation as HTML: build/docs/html/index
 docs-reliability: ## The fault matrix in docs/reliability.md, from the marks of the tests
 	@$(PYTHON) tools/fault_matrix.py --write
 
+.PHONY: docs-moves
+docs-moves: venv stage ## The table of moves in the guide, from the tests of the plans
+	@env -C $(STAGE) PYTHONPATH=$(COLLECTIONS) FERRY_WRITE_DOCS=$(TOP)/docs/docsite/rst/moving_vms.rst $(BIN)/python -m pytest -q \
+	  tests/unit/plugins/module_utils/vsphere/test_move_matrix.py -k guide
+
 .PHONY: build
 build: venv stage ## The collection's archive, in build/dist
 	@$(STEP) build tools/build.sh
@@ -224,22 +241,28 @@ distclean: ## Stop the labs and remove build/ altogether
 # ---------------------------------------------------------------------------------------------------------------------
 # What the others need. Each asks for a hash of its input first, so that a second run costs next to nothing.
 
-.PHONY: uv venv venv-openstack collections stage
+.PHONY: uv venv venv-openstack venv-rulebook venv-libvirt collections stage
 uv:
 	@$(PYTHON) tools/bootstrap.py uv
 venv: need-install
 	@$(PYTHON) tools/bootstrap.py venv
 venv-openstack: need-openstack
 	@$(PYTHON) tools/bootstrap.py openstack
+venv-libvirt: need-openstack need-libvirt
+	@$(PYTHON) tools/bootstrap.py libvirt
+venv-rulebook: need-install
+	@$(PYTHON) tools/bootstrap.py rulebook
 collections: need-install
 	@$(PYTHON) tools/bootstrap.py collections
 stage:
 	@tools/stage.sh >/dev/null
 
-.PHONY: need-install need-openstack need-disks need-lint need-lab need-test
-need-install need-openstack need-disks need-lint:
+.PHONY: need-install need-openstack need-libvirt need-disks need-lint need-lab need-test need-boot
+need-install need-openstack need-libvirt need-disks need-lint:
 	@$(PYTHON) tools/require_system.py $(@:need-%=%)
 need-lab:
 	@$(PYTHON) tools/require_system.py install openstack disks
+need-boot:
+	@$(PYTHON) tools/require_system.py install openstack libvirt disks guest
 need-test:
 	@$(PYTHON) tools/require_system.py install openstack disks nbd tests lint

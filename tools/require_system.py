@@ -13,7 +13,9 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import re
 import shutil
+import subprocess
 import sys
 import sysconfig
 from dataclasses import dataclass
@@ -38,6 +40,16 @@ def python_headers() -> bool:
     return (Path(sysconfig.get_paths()["include"]) / "Python.h").exists()
 
 
+def java() -> bool:
+    """True where there is a Java of 17 or newer, which ansible-rulebook's rule engine runs on."""
+    found = shutil.which("java")
+    if found is None:
+        return False
+    said = subprocess.run([found, "-version"], capture_output=True, text=True, check=False).stderr
+    version = re.search(r'version "(\d+)', said)
+    return version is not None and int(version[1]) >= 17
+
+
 def libnbd() -> bool:
     """True where the binding lies in the distribution's folders, whichever Python they are for; PyPI does not have it."""
     folders = [Path("/usr/lib/python3/dist-packages"), *Path("/usr/lib64").glob("python3.*/site-packages")]
@@ -55,6 +67,20 @@ GROUPS: dict[str, tuple[Need, ...]] = {
         Need("libc6-dev", "the C library's headers for uWSGI", lambda: Path("/usr/include/stdlib.h").exists()),
         Need("qemu-utils", "qemu-img, by which Glance and Cinder look into images", program("qemu-img")),
     ),
+    "libvirt": (
+        Need("libvirt-daemon", "libvirtd, under which the lab's Nova runs servers", program("libvirtd")),
+        Need("libvirt-clients", "virsh, which shows what runs", program("virsh")),
+        Need("libvirt-dev", "libvirt's headers, for its Python binding", lambda: Path("/usr/include/libvirt/libvirt.h").exists()),
+        Need("pkg-config", "the place of these headers", program("pkg-config")),
+        Need("qemu-system-x86", "QEMU, which emulates the servers", program("qemu-system-x86_64")),
+        Need("ovmf", "UEFI firmware for servers", lambda: Path("/usr/share/OVMF").is_dir() or Path("/usr/share/edk2").is_dir()),
+    ),
+    "guest": (
+        Need("dpkg", "dpkg-deb, which unpacks a guest's kernel", program("dpkg-deb")),
+        Need("grub-common", "grub-mkimage, which makes a guest's boot loader", program("grub-mkimage")),
+        Need("grub-pc-bin", "GRUB for BIOS", lambda: Path("/usr/lib/grub/i386-pc/boot.img").exists()),
+        Need("grub-efi-amd64-bin", "GRUB for UEFI", lambda: Path("/usr/lib/grub/x86_64-efi/normal.mod").exists()),
+    ),
     "disks": (
         Need("e2fsprogs", "ext4 file systems for the lab's disks", program("mkfs.ext4", "debugfs")),
         Need("xfsprogs", "xfs file systems for the lab's disks", program("mkfs.xfs", "xfs_db")),
@@ -66,6 +92,7 @@ GROUPS: dict[str, tuple[Need, ...]] = {
         Need("libnbd-bin", "nbdcopy and nbdinfo, the other reader of NBD exports", program("nbdcopy", "nbdinfo")),
     ),
     "tests": (Need("curl", "the command lines of users' procedures, run as they are written", program("curl")),),
+    "rulebook": (Need("default-jre-headless", "Java 17 or newer, on which ansible-rulebook decides", java),),
     "lint": (Need("shellcheck", "shell scripts' lint", program("shellcheck")),),
 }
 

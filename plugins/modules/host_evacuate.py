@@ -116,7 +116,7 @@ moves:
       description: Number of the wave.
       type: int
     state:
-      description: V(planned), V(moved), V(was there), V(failed) or V(not begun).
+      description: V(planned), V(moved), V(was there), V(gone) (somebody has removed the VM meanwhile), V(failed) or V(not begun).
       type: str
     said:
       description: Of a failed one, what went wrong.

@@ -24,8 +24,9 @@ PARTS = ("vcenter", "openstack", "vcloud")
 class Lab:
     """The parts of one lab, in its place."""
 
-    def __init__(self, place: Place) -> None:
+    def __init__(self, place: Place, nova: str | None = None) -> None:
         self.place = place
+        self.nova = nova
         self.vcenter = vcenter.VCenter(place)
         self.vcloud = vcloud.VCloud(place)
 
@@ -35,7 +36,7 @@ class Lab:
             part = importlib.import_module("tests.lab.openstack")
         except ModuleNotFoundError as e:
             raise LabError(f"the lab has no OpenStack part: {e}") from e
-        return part.OpenStack(self.place.state / "openstack", BUILD / "venv-openstack", self.place.base)
+        return part.OpenStack(self.place.state / "openstack", BUILD / "venv-openstack", self.place.base, hypervisor=self.nova)
 
     def up(self, parts: list[str], model_file: Path | None) -> None:
         """Start parts at the same time; the first error is raised after all have come to an end.
@@ -122,13 +123,14 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument(
         "--model", type=Path, help="the inventory of vCenter (default tests/lab/models/demo.yml), or of vcloud without it (vcloud.yml)"
     )
+    parser.add_argument("--nova", choices=("fake", "libvirt"), help="what a new OpenStack runs its servers on (default: fake)")
     args = parser.parse_args(argv)
     parts = args.parts or list(PARTS)
     unknown = [p for p in parts if p not in PARTS]
     if unknown:
         parser.error(f"no part {', '.join(unknown)}: choose from {', '.join(PARTS)}")
     try:
-        lab = Lab(Place.from_environment())
+        lab = Lab(Place.from_environment(), args.nova)
         if args.command == "up":
             lab.up(parts, args.model)
             path = lab.place.state / "env.sh"

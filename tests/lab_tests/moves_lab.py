@@ -2,17 +2,25 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What tests of moves, hosts and events ask of the lab's vCenter, by plain pyvmomi."""
+"""What tests of moves, hosts and events ask of the lab's vCenter, by plain pyvmomi, govc, and urllib."""
 
 from __future__ import annotations
 
+import base64
+import json
+import os
+import ssl
+import subprocess
 import time
+import urllib.error
+import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from pyVmomi import vim, vmodl
 
+from tests.lab.vcenter import USER, VCenter, build
 from tests.lab_tests.vcenter_lab import Client, disks_of
 
 MOVES = Path(__file__).parents[1] / "lab" / "models" / "moves.yml"
@@ -87,3 +95,38 @@ def identity(vm: Any) -> dict[str, Any]:
         "nics": [(d.key, type(d).__name__, d.macAddress, d.deviceInfo.summary) for d in c.hardware.device if isinstance(d, Card)],
         "reserved": c.memoryAllocation.reservation,
     }
+
+
+def govc(lab: VCenter, home: Path, *args: str) -> str:
+    """What govmomi's own command line says."""
+    env = {
+        "PATH": os.environ["PATH"],
+        "HOME": str(home),
+        "GOVC_URL": f"https://127.0.0.1:{lab.port}/sdk",
+        "GOVC_USERNAME": USER,
+        "GOVC_PASSWORD": lab.place.password(),
+        "GOVC_TLS_CA_CERTS": str(lab.place.state / "ca.pem"),
+    }
+    done = subprocess.run([str(build("./govc", "govc")), *args], env=env, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def ask_api(lab: VCenter, method: str, path: str, body: Any = None, *, token: str = "", user: bool = False) -> tuple[int, Any]:
+    """Status and JSON that the Automation API answers."""
+    request = urllib.request.Request(f"https://127.0.0.1:{lab.port}{path}", json.dumps(body).encode() if body else None, method=method)
+    request.add_header("Content-Type", "application/json")
+    if token:
+        request.add_header("vmware-api-session-id", token)
+    if user:
+        pair = f"{USER}:{lab.place.password()}".encode()
+        request.add_header("Authorization", f"Basic {base64.b64encode(pair).decode()}")
+    tls = ssl.create_default_context(cafile=str(lab.place.state / "ca.pem"))
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}), urllib.request.HTTPSHandler(context=tls))
+    try:
+        with opener.open(request, timeout=20) as answer:
+            status, text = answer.status, answer.read()
+    except urllib.error.HTTPError as e:
+        with e:
+            return e.code, None
+    return status, json.loads(text) if text else None

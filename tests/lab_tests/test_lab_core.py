@@ -136,6 +136,12 @@ def test_a_busy_port_is_a_clear_error(cli: Cli, tmp_path: Path) -> None:
     assert "Traceback" not in refused.stderr
 
 
+def test_ports_of_tests_are_theirs_alone_and_none_of_an_outgoing_connection() -> None:
+    first = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text(encoding="ascii").split()[0])
+    bases = [free_base() for _ in range(10)]
+    assert len(set(bases)) == 10 and max(bases) + CONTROL_OFFSET < first
+
+
 def test_every_mistake_in_a_model_is_told(tmp_path: Path) -> None:
     vm: dict[str, Any] = {
         "name": "a",

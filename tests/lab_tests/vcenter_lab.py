@@ -6,14 +6,16 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
+import os
 import random
-import socket
 import ssl
+import tempfile
 import urllib.error
 import urllib.parse
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,14 +33,27 @@ JAPANESE = "在庫 01 管理"
 DISKS = ("pvscsi", "lsilogic", "lsilogic-sas", "buslogic")
 
 
-def free_base() -> int:
-    """A port base whose ports for vCenter are free."""
+def free_base(offsets: Sequence[int] = (HTTPS_OFFSET, CONTROL_OFFSET)) -> int:
+    """A port base whose ports (by default vCenter's) are free, and which no other process of these tests takes.
+
+    The ports lie below those that the kernel gives to outgoing connections: one of these may take a port between our look and the lab's
+    start, and keeps it for a minute after its end.
+    """
+    first = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text(encoding="ascii").split()[0])
+    low, high = (26000, first - 20) if first > 27000 else (11000, max(12000, first - 20))
+    locks = Path(tempfile.gettempdir()) / f"ferry-test-ports-{os.getuid()}"
+    locks.mkdir(mode=0o700, exist_ok=True)
     while True:
-        with socket.socket() as s:
-            s.bind(("127.0.0.1", 0))
-            base = s.getsockname()[1] - HTTPS_OFFSET
-        if 1024 <= base <= 65000 and all(port_is_free(base + o) for o in (HTTPS_OFFSET, CONTROL_OFFSET)):
-            return base
+        base = random.SystemRandom().randrange(low, high - 20, 40)
+        if not all(port_is_free(base + o) for o in offsets):
+            continue
+        lock = os.open(locks / str(base), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            os.close(lock)
+            continue
+        return base  # the lock stays until this process ends
 
 
 def write_raw(path: Path, size: int, seed: int) -> Path:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import base64
 import json
 import re
-import socket
 import ssl
 import time
 import urllib.error
@@ -21,8 +20,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.lab.common import Place, port_is_free
+from tests.lab.common import Place
 from tests.lab.vcloud import CONTROL_OFFSET, HTTPS_OFFSET, VCloud
+from tests.lab_tests import vcenter_lab
 
 V = "application/vnd.vmware.vcloud."
 RELOCATE = f"{V}relocateVmParams+xml"
@@ -30,12 +30,7 @@ RELOCATE = f"{V}relocateVmParams+xml"
 
 def free_base() -> int:
     """A port base whose ports for vCloud are free."""
-    while True:
-        with socket.socket() as s:
-            s.bind(("127.0.0.1", 0))
-            base = int(s.getsockname()[1]) - HTTPS_OFFSET
-        if 1024 <= base <= 65000 and all(port_is_free(base + o) for o in (HTTPS_OFFSET, CONTROL_OFFSET)):
-            return base
+    return vcenter_lab.free_base((HTTPS_OFFSET, CONTROL_OFFSET))
 
 
 @contextmanager

@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-import os
 import socket
 import ssl
 import zlib
@@ -14,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any, Mapping
 from urllib.parse import urljoin, urlsplit
 
+from .. import trust
 from ..errors import BadInput, ServerError, bounded
 from ..requires import need, version_of
 from ..requires import requests as import_requests
@@ -114,24 +114,6 @@ def endpoint(params: Mapping[str, Any]) -> Endpoint:
     )
 
 
-def ssl_context(validate_certs: bool, ca_path: str | None) -> ssl.SSLContext:
-    """A TLS context that verifies against C(ca_path) (a PEM file or a folder), or against the system's CAs without one."""
-    if not validate_certs:
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        context.check_hostname = False
-        context.verify_mode = ssl.CERT_NONE
-        return context
-    if ca_path is None:
-        return ssl.create_default_context()
-    path = os.path.expanduser(ca_path)
-    try:
-        if os.path.isdir(path):
-            return ssl.create_default_context(capath=path)
-        return ssl.create_default_context(cafile=path)
-    except (OSError, ssl.SSLError) as e:
-        raise BadInput(f"ca_path {path} cannot be read as PEM certificates.", step="connect to vCloud Director", said=e) from e
-
-
 def local_path(href: str) -> str:
     """The path and query of C(href), which is all that is used of a link.
 
@@ -195,7 +177,7 @@ class Transport:
         self._session.headers.clear()
         self._session.headers.update({"User-Agent": "ferry.vmware", "Accept-Encoding": "gzip"})
         self._proxies = requests.utils.get_environ_proxies(where.base_url)
-        context = ssl_context(where.validate_certs, where.ca_path)
+        context = trust.context(where.validate_certs, where.ca_path, "connect to vCloud Director")
         if version_of("urllib3") < (2,):
             # urllib3 1 gives ssl no name where the host is an address, and compares the certificate's names itself where ssl does not
             context.check_hostname = False

@@ -16,6 +16,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import math
 import os
 import socket
 import time
@@ -141,9 +142,21 @@ def holder(session: Session, name: str) -> Holder | None:
     text = next((str(v.value) for v in values if v.key == found.key), "")
     try:
         said = json.loads(text)
-        return Holder(found.key, bounded(said["owner"], 120), float(said["since"]))
-    except (ValueError, KeyError, TypeError):
+        since = float(said["since"])
+        return Holder(found.key, bounded(said["owner"], 120), since if math.isfinite(since) else None)
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
         return Holder(found.key, "", None)
+
+
+def _left_over(held: Holder, now: float, seen: float) -> bool:
+    """Whether the lock was left by a run that was killed.
+
+    :param now: vCenter's clock. What says that it was taken later than that (a clock that was set back, a hand that wrote it) says nothing.
+    :param seen: seconds for which it was watched.
+    """
+    if held.since is None or held.since > now + LEASE:
+        return seen > NAMELESS
+    return now - held.since > LEASE
 
 
 def sweep(session: Session) -> int:
@@ -223,8 +236,7 @@ def acquire(
         if found is not None:
             if first is None or first[0] != found.key:
                 first = (found.key, clock())
-            left = server_time(session) - found.since > LEASE if found.since is not None else clock() - first[1] > NAMELESS
-            if left:
+            if _left_over(found, server_time(session), clock() - first[1]):
                 remove(session, found.key)
                 continue
             if clock() >= end:

@@ -30,8 +30,6 @@ GIB = 1 << 30
 LONGEST = 200
 _STEP = "register the machine"
 
-Machine = Host | Vm
-
 
 @dataclass(frozen=True)
 class Model:
@@ -68,10 +66,11 @@ class Request:
 
 
 def _like(text: str, pattern: str) -> bool:
-    return fnmatch.fnmatchcase(text.casefold(), pattern.casefold())
+    # a bracket is what it looks like: there are names with one
+    return fnmatch.fnmatchcase(text.casefold(), pattern.casefold().replace("[", "[[]"))
 
 
-def misfits(site: Site, machine: Machine, model: Model, tags: Mapping[str, frozenset[str]] | None = None) -> list[str]:
+def misfits(site: Site, machine: Host | Vm, model: Model, tags: Mapping[str, frozenset[str]] | None = None) -> list[str]:
     """Where the machine is not what the model wants. Pure.
 
     :param tags: names of tags by MoRef.
@@ -125,13 +124,13 @@ def _disks(vm: Vm, model: Model) -> list[str]:
     return [f"a disk of {h / GIB:.4g} GiB, at least {w:g} wanted" for h, w in small[:1]]
 
 
-def machines(site: Site, kind: str) -> Sequence[Machine]:
+def machines(site: Site, kind: str) -> Sequence[Host | Vm]:
     """All hosts or all VMs, by name."""
-    found: list[Machine] = list(site.hosts.values()) if kind == "host" else list(site.vms.values())
+    found: list[Host | Vm] = list(site.hosts.values()) if kind == "host" else list(site.vms.values())
     return sorted(found, key=lambda m: (m.name, m.moref))
 
 
-def holders(site: Site, definition: str) -> list[Machine]:
+def holders(site: Site, definition: str) -> list[Host | Vm]:
     """The machines that carry the definition, hosts and VMs."""
     return [m for kind in KINDS for m in machines(site, kind) if m.custom.get(DEFINITION) == definition]
 
@@ -151,7 +150,7 @@ def candidates(site: Site, request: Request) -> list[dict[str, Any]]:
     return [{"name": m.name, "moref": m.moref, "path": m.path, "fits": not bad, "reasons": reasons} for bad, _size, m, reasons in found]
 
 
-def _shown(machine: Machine, site: Site, request: Request) -> dict[str, Any]:
+def _shown(machine: Host | Vm, site: Site, request: Request) -> dict[str, Any]:
     return {
         "kind": "host" if isinstance(machine, Host) else "vm",
         "name": machine.name,
@@ -166,8 +165,8 @@ def _shown(machine: Machine, site: Site, request: Request) -> dict[str, Any]:
 class Decision:
     """C(target): the machine that is to carry the definition. C(release): those that carry it and are not to."""
 
-    target: Machine | None
-    release: list[Machine]
+    target: Host | Vm | None
+    release: list[Host | Vm]
     candidates: list[dict[str, Any]]
     warnings: list[str] = field(default_factory=list)
 
@@ -192,7 +191,7 @@ def decide(site: Site, request: Request) -> Decision:
     """
     now = holders(site, request.definition)
     found = candidates(site, request)
-    wanted: Machine | None = None
+    wanted: Host | Vm | None = None
     if request.machine is not None:
         wanted = site.host(request.machine) if request.kind == "host" else site.vm(request.machine)
     if not request.present:
@@ -349,7 +348,7 @@ def _write(session: Session, request: Request, site: Site, decision: Decision, m
     raise Busy("Every machine that fits was taken by somebody else meanwhile.", step=_STEP, next_command="run it again")
 
 
-def _release(session: Session, released: Sequence[Machine], definition: int, group: int, mine: attributes.Lock) -> None:
+def _release(session: Session, released: Sequence[Host | Vm], definition: int, group: int, mine: attributes.Lock) -> None:
     for machine in released:
         ref = session.managed(KINDS["host" if isinstance(machine, Host) else "vm"], machine.moref)
         mine.sure()

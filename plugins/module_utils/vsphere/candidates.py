@@ -101,19 +101,8 @@ class Fitting:
         here = self.site.hosts.get(vm.host or "")
         if here is None or here.moref == host.moref:
             return None, None
-        needs, offers = vm.evc or here.evc, host.evc or host.evc_max
-        modes = self.site.evc_modes
-        if needs and offers and needs in modes and offers in modes:
-            (vendor, rank), (other, offered) = modes[needs], modes[offers]
-            if vendor != other or offered < rank:
-                return f"CPU: the VM needs EVC mode {needs}, the host offers {offers}", None
-            return None, None
-        if here.cpu_model == host.cpu_model or (here.evc and here.evc == host.evc):
-            return None, None
-        ours, theirs = here.cpu_model.partition("(")[0].split(" ")[0], host.cpu_model.partition("(")[0].split(" ")[0]
-        if ours and theirs and ours != theirs:
-            return f"CPU: {here.cpu_model} and {host.cpu_model} are of different makers", None
-        return None, f"CPU models differ ({here.cpu_model}; {host.cpu_model}) and no EVC mode says whether they are compatible"
+        fits, why = self.site.cpu_fits(vm.evc, here, host)
+        return (f"CPU: {why}", None) if fits is False else (None, why) if fits is None else (None, None)
 
     def _fixed(self, vm: Vm, host: Host) -> tuple[list[str], str, tuple[str, ...]]:
         """Reasons, method and notes that do not depend on the load."""
@@ -124,8 +113,8 @@ class Fitting:
         notes: list[str] = []
         if vm.datacenter != host.datacenter and vm.datacenter and host.datacenter:
             notes.append(f"another datacenter ({host.datacenter})")
-        if vm.cpus > (host.threads or host.cores) > 0:
-            reasons.append(f"CPU: the VM has {vm.cpus}, the host {host.threads or host.cores}")
+        if vm.cpus > host.logical_cpus > 0:
+            reasons.append(f"CPU: the VM has {vm.cpus}, the host {host.logical_cpus}")
         method = "cold"
         if vm.passthrough:
             reasons.append(f"passthrough: {', '.join(vm.passthrough)}")
@@ -139,6 +128,8 @@ class Fitting:
             wrong = []
             if vm.power == "on":
                 method = "hot"
+                here = self.site.hosts.get(vm.host or "")
+                wrong += [f"vMotion is not enabled on {h.name}" for h in (here, host) if h is not None and not h.vmotion]
                 if vm.connected_local_devices:
                     wrong.append(f"connected to devices of its host: {', '.join(vm.connected_local_devices)}")
             reason, note = self.cpu(vm, host)

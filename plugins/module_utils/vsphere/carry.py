@@ -16,22 +16,40 @@ from ..errors import BadInput, FerryError, ServerError
 from .client import Session
 from .find import describe
 from .move import move
+from .move_checks import Forbids
 from .move_plan import Wish
-from .properties import of_objects
+from .properties import moref_of, of_objects
+from .site import Site
 from .tasks import wait_task
+from .tree import shown
 from .waves import Move
 
+ForbidsOf = Callable[[Site], Forbids]
 
-def _one(session: Session, planned: Move, timeout: float, reserve: float) -> dict[str, Any]:
+
+def _elsewhere(session: Session, planned: Move) -> str | None:
+    """The name of the host that somebody else has moved the VM to since it was planned; None where nobody has."""
+    rows = of_objects(session, [session.managed("VirtualMachine", planned.vm)], {"VirtualMachine": ("runtime.host",)}, step="read the VM")
+    ref = rows[0].props.get("runtime.host") if rows else None
+    if ref is None or moref_of(ref) in (planned.source, planned.target):
+        return None
+    named = of_objects(session, [ref], {"HostSystem": ("name",)}, step="read the host")
+    return shown(str(named[0].props["name"])) if named else moref_of(ref)
+
+
+def _one(session: Session, planned: Move, timeout: float, reserve: float, forbids: ForbidsOf | None) -> dict[str, Any]:
     """Make one move; its outcome, never an error."""
     result = {**planned.as_dict(), "state": "moved", "said": None, "now": planned.target_name}
     try:
         found = describe(session, [planned.vm])
         if not found:
-            raise BadInput("The VM is gone from vCenter.", step="relocate the VM")
+            return {**result, "state": "gone", "said": "somebody has removed it from vCenter meanwhile", "now": None}
+        elsewhere = _elsewhere(session, planned)
+        if elsewhere is not None:
+            raise BadInput(f"Somebody has moved it to {elsewhere} meanwhile.", step="relocate the VM", left=elsewhere)
         store = next(iter(planned.stores.values()), None)
         wish = Wish(method=planned.method, host=planned.target, datastore=store, timeout=timeout, reserve_percent=reserve)
-        outcome = move(session, found[0], wish)
+        outcome = move(session, found[0], wish, forbids=forbids)
         if not outcome["changed"]:
             result["state"] = "was there"
     except FerryError as e:
@@ -46,12 +64,14 @@ def carry_out(
     timeout: float = 3600.0,
     reserve_percent: float = 5.0,
     stop: Callable[[], None] | None = None,
+    forbids: ForbidsOf | None = None,
 ) -> list[dict[str, Any]]:
     """Make the moves; a wave begins when all of the one before have ended well.
 
     :param timeout: seconds for each move.
+    :param forbids: what constraints say, asked once more before each move: others move VMs as well.
     :param stop: is called between two waves and raises where the work is to end.
-    :raises ServerError: code moves_failed; C(partial) has C(moves), each with its state: moved, was there, failed, not begun.
+    :raises ServerError: code moves_failed; C(partial) has C(moves), each with its state: moved, was there, gone, failed, not begun.
     """
     done: list[dict[str, Any]] = []
     for number in sorted({m.wave for m in moves}):
@@ -59,7 +79,7 @@ def carry_out(
             stop()
         wave = [m for m in moves if m.wave == number]
         with ThreadPoolExecutor(max_workers=max(1, min(16, len(wave)))) as pool:
-            waiting = [pool.submit(_one, session, m, timeout, reserve_percent) for m in wave]
+            waiting = [pool.submit(_one, session, m, timeout, reserve_percent, forbids) for m in wave]
             done += [w.result() for w in waiting]
         failed = [d for d in done if d["state"] == "failed"]
         if failed:

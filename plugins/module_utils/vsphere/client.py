@@ -11,7 +11,6 @@ verification of certificates off for localhost, and gives up when a session expi
 from __future__ import annotations
 
 import http.client
-import os
 import re
 import socket
 import ssl
@@ -20,6 +19,7 @@ from dataclasses import dataclass, field
 from typing import Any, Callable, Mapping, TypeVar
 from xml.etree import ElementTree
 
+from .. import trust
 from ..errors import BadInput, FerryError, ServerError, bounded
 from ..requires import need, pyvmomi
 from .argspec import ENVIRONMENT
@@ -103,24 +103,6 @@ def endpoint(params: Mapping[str, Any]) -> Endpoint:
         validate_certs=True if validate is None else bool(validate),
         ca_path=params.get("ca_path") or None,
     )
-
-
-def ssl_context(validate_certs: bool, ca_path: str | None) -> ssl.SSLContext:
-    """A TLS context that verifies against C(ca_path) (a PEM file or a folder), or against the system's CAs without one."""
-    if not validate_certs:
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        context.check_hostname = False
-        context.verify_mode = ssl.CERT_NONE
-        return context
-    if ca_path is None:
-        return ssl.create_default_context()
-    path = os.path.expanduser(ca_path)
-    try:
-        if os.path.isdir(path):
-            return ssl.create_default_context(capath=path)
-        return ssl.create_default_context(cafile=path)
-    except (OSError, ssl.SSLError) as e:
-        raise BadInput(f"ca_path {path} cannot be read as PEM certificates.", step="connect to vCenter", said=e) from e
 
 
 def offered_versions(document: bytes) -> list[str]:
@@ -240,7 +222,7 @@ class Session:
     def __init__(self, where: Endpoint, timeout: float = CALL_TIMEOUT) -> None:
         self.vim, self.vmodl, self._soap = pyvmomi()
         self.endpoint = where
-        self.ssl_context = ssl_context(where.validate_certs, where.ca_path)
+        self.ssl_context = trust.context(where.validate_certs, where.ca_path, "connect to vCenter")
         self._lock = threading.RLock()
         self._handed_out = threading.local()
         self._generation = 0
@@ -353,6 +335,9 @@ class Session:
                     self.stub.DropConnections()  # those that wait in pyVmomi's pool are of the same age
                 if again and broken and not last:
                     continue
+                if isinstance(e, KeyError):  # pyVmomi raises it for a type that it does not know: a server newer than the library
+                    said = f"a type that it does not know: {e}"
+                    raise ServerError(f"{self.endpoint.netloc} answered in a way that this pyVmomi does not understand.", code="unknown_type", step=step, said=said) from e
                 typed = self.error(e, step)
                 if typed is e:
                     raise

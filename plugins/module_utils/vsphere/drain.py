@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field, replace
 from typing import Any, Callable, Mapping, Sequence
 
@@ -16,13 +17,14 @@ from .carry import carry_out, maintenance
 from .client import Session
 from .constraints import rules_of
 from .evacuate import Plan, evacuation
+from .move_rules import forbids_of
 from .site import read_site, with_devices
 from .site_model import Site
 from .waves import Limits
 
 #: What the placement is called that a host's VMs come back to.
 BEFORE = "before "
-
+_OF_HOST = re.compile(f"{BEFORE}host-[0-9]+")
 
 #: The options of every module that plans and moves.
 SPEC: dict[str, dict[str, Any]] = {
@@ -75,7 +77,12 @@ def _go(session: Session, plan: Plan, settings: Settings, check: bool) -> dict[s
     elif plan.moves:
         try:
             result["moves"] = carry_out(
-                session, plan.moves, timeout=settings.timeout, reserve_percent=settings.policy.reserve_percent, stop=settings.stop
+                session,
+                plan.moves,
+                timeout=settings.timeout,
+                reserve_percent=settings.policy.reserve_percent,
+                stop=settings.stop,
+                forbids=forbids_of(settings.constraints, together=False),
             )
         except FerryError as e:
             e.partial = {**result, **e.partial}
@@ -140,6 +147,9 @@ def drain(
         raise _stuck_error(plan, names)
     saved = [h for h in hosts if any(m.source == h for m in plan.moves) and not _begun(session, site, h)]
     if not check:
+        for name in placements.names(session) if saved else ():
+            if _OF_HOST.fullmatch(name) and name[len(BEFORE) :] not in site.hosts:  # nothing comes back to a host that was removed
+                placements.forget(session, name)
         for host in saved:
             placements.save(session, site, BEFORE + host, of=host)
     result = _go(session, plan, settings, check)

@@ -21,6 +21,7 @@ from typing import Any, Callable, Mapping
 from ..errors import BadInput, FerryError, ServerError
 from . import source_state
 from .client import Session
+from .failover_again import allowed, has_left, moref_in, same_vm, with_unfinished
 from .failover_proof import fencing, prove, read_signs
 from .find import VmRef, describe, find_vm
 from .keep import Record, Store
@@ -32,17 +33,20 @@ from .move_spec import Pool, read_pools
 from .move_subject import Subject, read_subject
 from .properties import moref_of, of_objects, of_view
 from .site import Host, Site, read_site
-from .steady import PATIENCE
+from .steady import PATIENCE, is_away
 from .tasks import wait_task
+from .tree import ANCESTORS, escaped
 
 TASK_TIMEOUT = 600.0
-#: Seconds after which a task is looked at in short steps again.
-LOOK = 0.5
+#: Seconds between two looks at a task.
+LOOK = 0.3
 #: Where UnregisterVM is refused for a VM that ran on a host which is still listed; what the product does is not documented.
 REMOVE_HOST = (
     "keep what vCenter knows of all VMs of the dead host (host_failover with phase: keep), disconnect it and remove it from the inventory, "
     "then run the same task again"
 )
+#: Faults of UnregisterVM that say so.
+_NOT_UNREGISTERED = frozenset({"InvalidPowerState", "InvalidState", "HostNotConnected", "NotSupported"})
 #: A refused power-on that says this has met a VM that runs elsewhere (FileLocked; "Failed to lock the file", GenericVmConfigFault).
 _LOCKED = re.compile(r"FileLocked|\block(ed)?\b|in use|owned by", re.IGNORECASE)
 
@@ -117,11 +121,9 @@ def find_again(session: Session, data: Mapping[str, Any]) -> VmRef | None:
         refs = session.call(session.content.searchIndex.FindAllByUuid, None, uuid, True, True, step=step, again=True)
         if len(refs or ()) == 1:
             return next(iter(describe(session, [moref_of(refs[0])])), None)
-    paths = {"VirtualMachine": ("config.files.vmPathName", "config.uuid")}
-    rows = [r for r in of_view(session, paths, step=step) if r.props.get("config.files.vmPathName") == data["vmx_path"]]
-    if len(rows) > 1:  # datastores of one name in two datacenters
-        rows = [r for r in rows if r.moref == data.get("new_moref") or r.props.get("config.uuid") == data["vm"]["bios_uuid"]]
-    return next(iter(describe(session, [rows[0].moref])), None) if len(rows) == 1 else None
+    paths = {**ANCESTORS, "VirtualMachine": ("name", "parent", "parentVApp", "config.files.vmPathName", "config.uuid")}
+    moref = same_vm(of_view(session, paths, step=step), data)
+    return next(iter(describe(session, [moref])), None) if moref is not None else None
 
 
 def host_of(session: Session, vm: VmRef) -> str | None:
@@ -146,14 +148,15 @@ class Failover:
                 raise not_possible(self.record.name, "failover", [fencing(False)])
             vm = find_again(self.session, self.record.data)
             here = host_of(self.session, vm) if vm is not None else None
-            if vm is not None and self._came_back(here):
+            if vm is not None and self._came_back(vm, here):
                 self.told(f"{vm.name}: it is on its own host again, which lives; what vCenter had lost is put back, and it is not booted")
                 vm = self._restore(vm)
                 self.store.finish(self.record)
                 return vm
             if vm is not None and here is not None and (here == self.record.data["host"] or not self._lives(here)):
-                if here != self.record.data["host"]:  # the host that it was registered on has died too
+                if here != self.record.data["host"]:  # the host that it was registered on has died too; the fencing was of the first
                     self.record.save(step="kept", host=here)
+                    self.options = replace(self.options, fenced=None)
                 self._unregister(vm)
                 vm = None
             if vm is None:
@@ -171,9 +174,10 @@ class Failover:
         found = self.site.hosts.get(host)
         return found is not None and found.connected
 
-    def _came_back(self, here: str | None) -> bool:
+    def _came_back(self, vm: VmRef, here: str | None) -> bool:
         """Whether somebody has registered the VM on its old host again, which lives."""
-        return here is not None and here == self.record.data["host"] and self.record.reached("unregistered") and self._lives(here)
+        again = has_left(self.record, vm.moref, self.site.hosts)
+        return here is not None and here == self.record.data["host"] and again and self._lives(here)
 
     def _unregister(self, vm: VmRef) -> None:
         """Out of the inventory of the dead host; the proof is made anew in the last moment."""
@@ -187,7 +191,7 @@ class Failover:
             self.session.call(vm.ref.UnregisterVM, step=step)
         except ServerError as e:
             if e.details.get("fault") != "ManagedObjectNotFound":
-                raise e.add(vm=vm.name, next_command=REMOVE_HOST) from e
+                raise e.add(vm=vm.name, next_command=REMOVE_HOST if e.details.get("fault") in _NOT_UNREGISTERED else None) from e
         self.record.save(step="unregistered")
 
     def _register(self) -> VmRef:
@@ -196,12 +200,17 @@ class Failover:
         self.record.save(step="registering", to=self.target.moref)
         host = self.session.managed("HostSystem", self.target.moref)
         try:
-            task = self.session.call(folder.RegisterVM_Task, data["vmx_path"], data["vm"]["name"], False, pool, host, step=step)
+            name = escaped(data["vm"]["name"])
+            task = self.session.call(folder.RegisterVM_Task, data["vmx_path"], name, False, pool, host, step=step)
             ref = self._wait(task, step)
             vm = describe(self.session, [moref_of(ref)])[0]
         except ServerError as e:
             again = find_again(self.session, data) if e.details.get("fault") in ("AlreadyExists", "DuplicateName") else None
+            if again is None and e.details.get("fault") == "DuplicateName":
+                e.add(next_command="see whether the VM that has this name now is to stay; rename or remove it, and run the same task again")
             if again is None or host_of(self.session, again) == data["host"]:
+                if e.details.get("fault"):  # refused, so nothing is under way
+                    self.record.save(step="unregistered")
                 raise
             vm = again  # another run was faster
         self.record.save(step="registered", new_moref=vm.moref)
@@ -211,7 +220,7 @@ class Failover:
         if not self.record.reached("restored"):
             site_host = host_of(self.session, vm)
             cluster = self.target.cluster if site_host == self.target.moref else None
-            self.put += put_back(self.session, vm, read_subject(self.session, vm), self.record.data, cluster, self.told)
+            self.put += put_back(self.session, vm, source_state.read_state(self.session, vm), self.record.data, cluster, self.told)
             self.record.save(step="restored", put_back=self.put)
             vm = next(iter(describe(self.session, [vm.moref])), vm)
         return vm
@@ -242,20 +251,26 @@ class Failover:
                 raise
         self.record.save(step="booted")
 
-    def _wait(self, task: Any, step: str, between: Callable[[], None] = lambda: None) -> Any:
-        """The result of C(task), looked at often: what is down waits for it."""
-        end = time.monotonic() + TASK_TIMEOUT
-        while True:
-            try:
-                return wait_task(self.session, task, vm=self.record.name, step=step, timeout=LOOK, patience=PATIENCE)
-            except ServerError as e:
-                if e.code != "timeout" or time.monotonic() >= end:
-                    raise
-            between()
+    def _wait(self, task: Any, step: str, between: Callable[[], None] | None = None) -> Any:
+        """The result of C(task), looked at often: what is down waits for it. C(between): is called every second."""
+        last = time.monotonic()
+
+        def look() -> None:
+            nonlocal last
+            if between is not None and time.monotonic() - last >= 1.0:
+                last = time.monotonic()
+                between()
+
+        return wait_task(self.session, task, vm=self.record.name, step=step, timeout=TASK_TIMEOUT, patience=PATIENCE, stop=look, most=LOOK)
 
     def _answer(self, vm: VmRef) -> None:
         """The question whether the VM was moved or copied is answered with moved, which keeps its UUIDs."""
-        rows = of_objects(self.session, [vm.ref], {"VirtualMachine": ("runtime.question",)}, step="boot the VM")
+        try:
+            rows = of_objects(self.session, [vm.ref], {"VirtualMachine": ("runtime.question",)}, step="boot the VM")
+        except ServerError as e:
+            if is_away(e):
+                return
+            raise
         question = rows[0].props.get("runtime.question") if rows else None
         answer = moved_answer(question)
         if question is not None and answer is not None:
@@ -291,15 +306,14 @@ def _done_before(session: Session, store: Store, vm: VmRef) -> Record | None:
     return record if record is not None and record.data.get("to") == host_of(session, vm) else None
 
 
-def begun(session: Session, record: Record) -> bool:
-    """Whether the failover of C(record) is to be continued. A record whose VM has never left its host may be of last year: it is made anew."""
+def begun(session: Session, record: Record, site: Site) -> bool:
+    """Whether the failover of C(record) is to be continued; else it is made anew."""
     vm = find_again(session, record.data)
-    here = host_of(session, vm) if vm is not None else None
-    if vm is None:
-        return True
-    if record.reached("restored"):
-        return here == record.data.get("to")  # else somebody has moved it since, and nothing is left to be put back
-    return here != record.data["host"] or record.reached("unregistered")
+    if not has_left(record, vm.moref if vm is not None else None, site.hosts):
+        return False
+    if vm is not None and record.reached("restored"):
+        return host_of(session, vm) == record.data.get("to")  # else somebody has moved it since, and nothing is left to be put back
+    return True
 
 
 def keep(
@@ -313,7 +327,7 @@ def keep(
             "The VM has no instance UUID, by which it could be found again.", vm=subject.vm.name, step="keep what vCenter alone knows"
         )
     old = store.get(uuid)
-    if old is not None and old.reached("unregistered") and not old.reached("restored"):
+    if old is not None and not old.reached("restored") and has_left(old, subject.vm.moref, site.hosts):
         # its new host has died before everything was put back: vCenter knows less than the record
         return store.new(uuid, {**old.data, "host": subject.host, "host_name": subject.facts.get("host"), "to": to})
     return store.new(uuid, {**kept_of(session, subject, site, pools, told), "to": to})
@@ -335,13 +349,13 @@ def one(
     """
     store = store_of(session, options)
     record = store.find(wanted)
-    site = read_site(session, devices=False)
-    if record is not None and not begun(session, record):
+    site = with_unfinished(read_site(session, devices=False), store.all())
+    if record is not None and not begun(session, record, site):
         record = None
     if record is None:
         return _begin(session, store, find_vm(session, wanted), site, wish, options, check, forbids, told)
     with store.lock(str(record.data["vm"]["instance_uuid"])):
-        return _go_on(session, store, record, site, wish, options, check, told)
+        return _go_on(session, store, record, site, wish, options, check, forbids, told)
 
 
 def _begin(
@@ -381,9 +395,12 @@ def able(site: Site, data: Mapping[str, Any]) -> list[Host]:
     return [h for h in site.hosts.values() if h.moref != data["host"] and h.connected and not h.maintenance and there <= h.datastores]
 
 
-def target_again(site: Site, data: Mapping[str, Any]) -> Host | None:
-    """The host that a record's VM was to go to, else the best of those that can take it; None where there is none."""
-    healthy = able(site, data)
+def target_again(site: Site, data: Mapping[str, Any], forbids: Forbids | None = None) -> Host | None:
+    """The host that a record's VM was to go to, else the best of those that can take it; None where there is none.
+
+    :param site: completed by with_unfinished(), where there is C(forbids).
+    """
+    healthy = allowed(site, data, able(site, data), forbids)
     chosen = next((h for h in healthy if h.moref == data.get("to")), None)
     return chosen or min(
         healthy, key=lambda h: (h.cluster != data["cluster"], h.memory_mb_used / max(1, h.memory_mb_total), h.name), default=None
@@ -391,19 +408,29 @@ def target_again(site: Site, data: Mapping[str, Any]) -> Host | None:
 
 
 def _go_on(
-    session: Session, store: Store, record: Record, site: Site, wish: Wish, options: Options, check: bool, told: Told
+    session: Session,
+    store: Store,
+    record: Record,
+    site: Site,
+    wish: Wish,
+    options: Options,
+    check: bool,
+    forbids: ForbidsOf | None,
+    told: Told,
 ) -> dict[str, Any]:
     """Continue what a killed run has begun, on the host that it had chosen unless that is gone or another is asked for."""
     data = record.data
     before = dict(data["before"])
     known = wanted_host(site, wish)
-    healthy = able(site, data)
+    against = forbids(site) if forbids is not None else None
+    healthy = allowed(site, data, able(site, data), against)
     if known is not None and known not in healthy:
-        raise BadInput(f"{known.name} cannot take the VM.", vm=record.name, step="choose a host")
-    target = known or target_again(site, data)
+        why = "; ".join(against(moref_in(site, data), known.moref)) if against is not None else ""
+        raise BadInput(f"{known.name} cannot take the VM.", vm=record.name, step="choose a host", said=why or None)
+    target = known or target_again(site, data, against)
     why = f"a failover that had come to the step {record.step} is continued"
     if target is None:
-        check_ = Check("host.choice", False, "no healthy host has the VM's datastores")
+        check_ = Check("host.choice", False, "no healthy host has the VM's datastores and is allowed by the constraints")
         error = not_possible(record.name, "failover", [check_])
         error.left = f"the VM is at the step {record.step}; all that vCenter knew of it is in {record.path}"
         error.partial = {"method": "failover", "why": why, "before": before, "after": before, "checks": [check_.as_dict()],

@@ -12,9 +12,10 @@ from typing import Any, Callable, Iterable, Mapping, Sequence, TypeVar
 
 from ..errors import BadInput, FerryError, ServerError
 from .client import Session
-from .failover import Failover, ForbidsOf, Options, begun, choose, keep, orphaned, store_of, target_again
+from .failover import Failover, ForbidsOf, Options, begun, choose, host_of, keep, orphaned, store_of, target_again
+from .failover_again import moref_in, placed, with_unfinished
 from .failover_proof import prove, read_signs
-from .find import describe
+from .find import VmRef, describe
 from .keep import Record, Store
 from .move_checks import Check
 from .move_plan import Wish
@@ -27,6 +28,8 @@ T = TypeVar("T")
 U = TypeVar("U")
 Told = Callable[[str], None]
 
+#: Orders in which hosts are chosen, at most.
+TRIES = 6
 #: plan writes nothing; keep writes the records; run makes the failover (and keeps first what has not been kept).
 PHASES = ("plan", "keep", "run")
 
@@ -63,10 +66,30 @@ class _Task:
 
 
 def assign(subjects: Iterable[Subject], site: Site, dead: str, wish: Wish, forbids: ForbidsOf | None) -> list[_Task]:
-    """A host for each VM of the dead host, what runs and is large first, each choice counted for the next. Pure."""
+    """A host for each VM of the dead host, what runs and is large first, each choice counted for the next. Pure.
+
+    Where constraints leave nothing to a VM because of what was chosen before it, it is asked first in another try.
+    """
+    order = sorted(subjects, key=lambda s: (s.power != "on", -s.memory_mb, s.vm.name))
+    place = {s.vm.moref: n for n, s in enumerate(order)}
+    best: list[_Task] = []
+    for number in range(TRIES):
+        found = _assigned(order, site, dead, wish, forbids)
+        left = {t.moref for t in found if t.state == "refused"}
+        if number == 0 or len(left) < sum(t.state == "refused" for t in best):
+            best = found
+        first = [s for s in order if s.vm.moref in left]
+        if not first or order[: len(first)] == first or not any("constraints: " in r for t in found for r in t.reasons):
+            break
+        order = [*first, *(s for s in order if s.vm.moref not in left)]
+    return sorted(best, key=lambda t: place[t.moref or ""])
+
+
+def _assigned(order: Iterable[Subject], site: Site, dead: str, wish: Wish, forbids: ForbidsOf | None) -> list[_Task]:
+    """The choices, made in this order."""
     found = []
     now = orphaned(site, dead)
-    for subject in sorted(subjects, key=lambda s: (s.power != "on", -s.memory_mb, s.vm.name)):
+    for subject in order:
         task = _Task(subject.vm.name, subject.vm.moref, subject.power, None, "refused", [], subject)
         found.append(task)
         if subject.template:
@@ -88,17 +111,18 @@ def assign(subjects: Iterable[Subject], site: Site, dead: str, wish: Wish, forbi
     return found
 
 
-def _unfinished(session: Session, store: Store, site: Site, dead: str) -> list[_Task]:
-    """The VMs that a killed run has taken out of the inventory and not brought to an end."""
+def _unfinished(session: Session, records: Iterable[Record], site: Site, dead: str, forbids: ForbidsOf | None) -> tuple[list[_Task], Site]:
+    """The VMs that a killed run has taken out of the inventory and not brought to an end; and C(site) with them on the hosts they go to."""
     found = []
-    for record in store.all():
-        if record.data["host"] != dead or not begun(session, record):
+    for record in records:
+        if record.data["host"] != dead or not begun(session, record, site):
             continue
-        to = target_again(site, record.data)
+        to = target_again(site, record.data, forbids(site) if forbids is not None else None)
         reasons = [f"continued from the step {record.step}"] if to is not None else ["no healthy host has its datastores"]
         state = "kept" if to is not None else "refused"
         found.append(_Task(record.name, None, str(record.data["power"]), to, state, reasons, None, record))
-    return found
+        site = placed(site, moref_in(site, record.data), to.moref) if to is not None else site
+    return found, site
 
 
 def _dead_host(site: Site, store: Store, wanted: str) -> Host:
@@ -133,10 +157,12 @@ def fail_over(
         only tells of them); the result is its C(partial).
     """
     store = store_of(session, options)
-    site = read_site(session, devices=False)
+    records = store.all()
+    site = with_unfinished(read_site(session, devices=False), records)
     host = _dead_host(site, store, wanted)
-    tasks = _unfinished(session, store, site, host.moref)
-    held = site.vms_on(host.moref)
+    tasks, site = _unfinished(session, records, site, host.moref, forbids)
+    mine = {t.record.data["vm"]["instance_uuid"] for t in tasks if t.record is not None}
+    held = [vm for vm in site.vms_on(host.moref) if vm.uuid not in mine]  # its host had it back for a while
     result: dict[str, Any] = {"changed": False, "host": host.name, "phase": phase, "checks": [], "vms": []}
     if not held and not tasks:
         result["checks"] = [Check("needed", True, f"nothing is left on {host.name}").as_dict()]
@@ -149,8 +175,8 @@ def fail_over(
         error.partial = result
         raise error
     refs = describe(session, [vm.moref for vm in held])
-    subjects = _side_by_side(at_once, lambda ref: read_subject(session, ref), refs)
-    tasks += assign(subjects, site, host.moref, wish, forbids)
+    subjects = _side_by_side(at_once, lambda ref: _subject(session, ref), refs)
+    tasks += assign([s for s in subjects if s is not None], site, host.moref, wish, forbids)
     result["changed"] = any(t.state in ("planned", "kept") for t in tasks)
     if not check and phase != "plan":
         _keep(session, store, site, tasks, at_once, told)
@@ -160,6 +186,16 @@ def fail_over(
         result["changed"] = False
     result["vms"] = [t.as_dict(host.name) for t in tasks]
     return result if check or phase != "run" else _complete(result, host.name, tasks)
+
+
+def _subject(session: Session, ref: VmRef) -> Subject | None:
+    """The VM, or None where somebody has removed it meanwhile."""
+    try:
+        return read_subject(session, ref)
+    except BadInput as e:
+        if e.code == "gone":
+            return None
+        raise
 
 
 def _side_by_side(at_once: int, work: Callable[[T], U], things: Sequence[T]) -> list[U]:
@@ -199,6 +235,7 @@ def _run(session: Session, store: Store, site: Site, options: Options, tasks: Se
                 over = Failover(session, store, task.record, task.to, site, options, told)
                 vm = over.go()
                 task.state, task.new_moref, task.put_back = "done", vm.moref, over.put
+                task.to = site.hosts.get(host_of(session, vm) or "", task.to)  # what was registered already has stayed where it was
         except FerryError as e:
             task.state, task.failure = "failed", e.as_dict()
             task.reasons = [str(e)]

@@ -116,9 +116,11 @@ class Store:
             data = json.loads(path.read_text(encoding="utf-8"))
             if data["version"] != VERSION or data["step"] not in STEPS or not isinstance(data["vm"]["name"], str):
                 raise ValueError("of another version")
+            if data["vcenter"] == self.vcenter and not _whole(data):
+                raise ValueError("something is missing")
         except FileNotFoundError:
             return None
-        except (OSError, ValueError, KeyError, TypeError) as e:
+        except (OSError, ValueError, KeyError, TypeError, RecursionError) as e:
             raise BadInput(
                 f"{path} is no record of a VM ({bounded(e, 100)}).",
                 code="state",
@@ -154,7 +156,10 @@ class Store:
     def finish(self, record: Record) -> None:
         """The failover is over: its record stays, as the last one of this VM."""
         done = self._path(str(record.data["vm"]["instance_uuid"]), True)
-        os.replace(record.path, done)
+        try:
+            os.replace(record.path, done)
+        except OSError as e:
+            raise FerryError(f"The record {record.path} cannot be put away.", code="state", step="end the failover", said=e) from e
         record.path = done
 
     def drop(self, record: Record) -> None:
@@ -165,12 +170,47 @@ class Store:
     def lock(self, uuid: str) -> Iterator[None]:
         """One run at a time for one VM, on this machine; vCenter itself lets only one register it."""
         path = self._path(uuid).with_suffix(".lock")
-        with open(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600), "w", encoding="ascii") as f:
+        try:
+            handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as e:
+            raise BadInput(f"{path} cannot be made.", code="state", step="open the records", said=e) from e
+        with open(handle, "w", encoding="ascii") as f:
             try:
                 fcntl.flock(f, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError as e:
                 raise Busy("Another run fails this VM over.", step="open the records", said=e) from e
             yield
+
+
+#: What a record has beside its steps, and of which types.
+_FIELDS: dict[str, tuple[type, ...]] = {
+    "host": (str,),
+    "power": (str,),
+    "vmx_path": (str,),
+    "memory_mb": (int,),
+    "datastores": (list,),
+    "attributes": (dict,),
+    "permissions": (list,),
+    "drs": (dict,),
+    "before": (dict,),
+    "annotation": (str,),
+    "folder": (str, type(None)),
+    "folder_path": (str, type(None)),
+    "pool": (str, type(None)),
+    "pool_path": (list,),
+    "cluster": (str, type(None)),
+    "host_name": (str, type(None)),
+    "tags": (list, type(None)),
+}
+_VM_FIELDS = ("moref", "instance_uuid", "path")
+
+
+def _whole(data: Mapping[str, Any]) -> bool:
+    """Whether a record has all that the steps of a failover ask of it."""
+    of = all(isinstance(data["vm"].get(name), str) for name in _VM_FIELDS) and "bios_uuid" in data["vm"]
+    drs = data.get("drs")
+    lists = isinstance(drs, dict) and all(isinstance(drs.get(name), list) for name in ("groups", "rules"))
+    return of and lists and all(isinstance(data.get(name), kinds) for name, kinds in _FIELDS.items())
 
 
 def unknown_folder(name: str, path: str) -> ServerError:

@@ -14,7 +14,7 @@ import threading
 from typing import Any, Callable, Mapping, Sequence
 
 from ..errors import FerryError, ServerError
-from . import source_state
+from . import attributes, source_state
 from .client import Session
 from .find import VmRef
 from .move_spec import Pool, choose_pool, owner_of, read_pools
@@ -25,7 +25,7 @@ from .tags import attach_tags, attached_tags
 from .tasks import wait_task
 
 _STEP = "put back what vCenter alone knew"
-#: Rules and groups of a cluster are read, changed and written as a whole: one at a time.
+#: Rules and groups of a cluster are read, changed and written as a whole: one at a time, of this process and (by a lock in vCenter) of all.
 _CLUSTER = threading.Lock()
 
 Told = Callable[[str], None]
@@ -112,7 +112,7 @@ def place_of(session: Session, data: Mapping[str, Any], host: str) -> tuple[Any,
     if folder is None and data["folder_path"]:
         find = session.content.searchIndex.FindByInventoryPath
         folder = session.call(find, str(data["folder_path"]).strip("/"), step="find the folder", again=True)
-    if folder is None:
+    if folder is None or folder._wsdlName != "Folder":  # a VM in a vApp has none
         root = f"{data['datacenter']}/vm"
         folder = session.call(session.content.searchIndex.FindByInventoryPath, root, step="find the folder", again=True)
     if folder is None:
@@ -146,7 +146,7 @@ def _put_memberships(session: Session, vm: VmRef, data: Mapping[str, Any], clust
         return []
     vim = session.vim
     put: list[str] = []
-    with _CLUSTER:
+    with _CLUSTER, attributes.locked(session, f"rules of {cluster}") as lock:
         config = _cluster_config(session, cluster)
         groups, rules = [], []
         now = {str(g.name): g for g in getattr(config, "group", None) or ()}
@@ -171,15 +171,14 @@ def _put_memberships(session: Session, vm: VmRef, data: Mapping[str, Any], clust
             if len(among) < 2:
                 continue  # the last one that is put back makes it again
             kind = vim.cluster.AffinityRuleSpec if rule["kind"] == "ClusterAffinityRuleSpec" else vim.cluster.AntiAffinityRuleSpec
-            info = kind(
-                name=rule["name"], enabled=rule["enabled"], mandatory=rule["mandatory"], userCreated=True, vm=list(among.values())
-            )
+            info = kind(name=rule["name"], enabled=rule["enabled"], mandatory=rule["mandatory"], userCreated=True, vm=list(among.values()))
             if old is not None:
                 info.key = old.key
                 info.ruleUuid = getattr(old, "ruleUuid", None)
             rules.append(vim.cluster.RuleSpec(operation="add" if old is None else "edit", info=info))
             put.append(f"rule {rule['name']}")
         if groups or rules:
+            lock.sure()
             spec = vim.cluster.ConfigSpecEx(groupSpec=groups or None, rulesSpec=rules or None)
             ref = session.managed("ClusterComputeResource", cluster)
             task = session.call(ref.ReconfigureComputeResource_Task, spec, True, step=_STEP)
@@ -192,7 +191,7 @@ def _by_uuid(session: Session) -> dict[str, str]:
     return {str(r.props["config.instanceUuid"]): r.moref for r in rows if "config.instanceUuid" in r.props}
 
 
-def put_back(session: Session, vm: VmRef, now: Subject, data: Mapping[str, Any], cluster: str | None, told: Told) -> list[str]:
+def put_back(session: Session, vm: VmRef, now: source_state.State, data: Mapping[str, Any], cluster: str | None, told: Told) -> list[str]:
     """Put everything in C(data) back on C(vm), which was registered again; what is there already is left alone.
 
     :param now: the VM as it is.
@@ -210,8 +209,9 @@ def put_back(session: Session, vm: VmRef, now: Subject, data: Mapping[str, Any],
             errors.append(e.add(vm=vm.name, step=_STEP))
             told(f"{vm.name}: {name} could not be put back: {e}")
 
-    def attributes() -> bool:
-        lost = {k: v for k, v in data["attributes"].items() if now.attributes.get(k) != v}
+    def custom() -> bool:
+        # what has another value by now was written after the VM came back
+        lost = {k: v for k, v in data["attributes"].items() if not now.attributes.get(k)}
         if lost:
             source_state.apply(session, vm, source_state.Wanted(attributes=lost))
         return bool(lost)
@@ -224,7 +224,7 @@ def put_back(session: Session, vm: VmRef, now: Subject, data: Mapping[str, Any],
         return True
 
     def annotation() -> bool:
-        if now.annotation == data["annotation"]:
+        if now.annotation or not data["annotation"]:
             return False
         _reconfigure(session, vm, annotation=data["annotation"])
         return True
@@ -232,7 +232,7 @@ def put_back(session: Session, vm: VmRef, now: Subject, data: Mapping[str, Any],
     def tags() -> bool:
         return attach_tags(session, "VirtualMachine", vm.moref, data["tags"] or ()) > 0
 
-    part("attributes", attributes)
+    part("attributes", custom)
     part("instance UUID", identity)
     part("annotation", annotation)
     part("permissions", lambda: _put_permissions(session, vm, data["permissions"]))

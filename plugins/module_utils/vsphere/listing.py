@@ -271,25 +271,35 @@ def read(
     return [r for r in found if r["kind"] not in unwanted]
 
 
-def _with_attributes(paths: Mapping[str, Sequence[str]], defined: Iterable[Any]) -> dict[str, Sequence[str]]:
-    """C(paths) with the values of custom attributes of VMs and hosts, where any machine can be registered."""
-    wanted = any(f.name == "ferry.definition" for f in defined)
-    if not wanted:
-        return dict(paths)
-    kinds = ("VirtualMachine", "HostSystem")
-    return {kind: tuple(dict.fromkeys((*leaves, "customValue"))) if kind in kinds else leaves for kind, leaves in paths.items()}
+def _anything_registered(defined: Iterable[Any]) -> bool:
+    """Whether there is the attribute that machine_register writes, so that machines may have it."""
+    return any(f.name == "ferry.definition" and f.managedObjectType is None for f in defined)
+
+
+def _attributes_of(paths: Mapping[str, Sequence[str]]) -> dict[str, Sequence[str]]:
+    return {kind: ("customValue",) for kind in ("VirtualMachine", "HostSystem") if kind in paths}
 
 
 def _read(params: Mapping[str, Any], paths: Mapping[str, Sequence[str]]) -> list[Row]:
-    """Without pyVmomi, whose import alone takes longer than all of this, unless a whole data object is asked for."""
+    """Without pyVmomi, whose import alone takes longer than all of this, unless a whole data object is asked for.
+
+    The definitions of attributes come along with the first answer. Their values are a second question, where any machine can be
+    registered: a site that registers none pays nothing.
+    """
     try:
         with Wire(endpoint(params)) as wire:
-            defined = wire.attributes()
-            rows = wire.of_view(_with_attributes(paths, defined))
+            manager = wire.manager("customFieldsManager")
+            rows = wire.of_view(paths, also={manager: ("field",)} if manager is not None else {})
+            defined = next((r.props.get("field") or () for r in rows if r.kind == "CustomFieldsManager"), ())
+            values = wire.of_view(_attributes_of(paths)) if _anything_registered(defined) else []
     except NeedsTypes:
         with connect(params) as session:
-            manager = session.content.customFieldsManager
-            found = of_objects(session, [manager], {"CustomFieldsManager": ("field",)}) if manager is not None else []
-            fields = found[0].props.get("field") or () if found else ()
-            return [*of_view(session, _with_attributes(paths, fields)), Row("CustomFieldsManager", "", {"field": fields})]
-    return [*rows, Row("CustomFieldsManager", "", {"field": defined})]
+            rows = of_view(session, paths)
+            fields = session.content.customFieldsManager
+            rows += of_objects(session, [fields], {"CustomFieldsManager": ("field",)}) if fields is not None else []
+            defined = next((r.props.get("field") or () for r in rows if r.kind == "CustomFieldsManager"), ())
+            values = of_view(session, _attributes_of(paths)) if _anything_registered(defined) else []
+    found = {(r.kind, r.moref): r.props for r in values}
+    for row in rows if found else ():
+        row.props.update(found.get((row.kind, row.moref), {}))
+    return rows

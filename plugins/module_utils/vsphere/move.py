@@ -31,6 +31,9 @@ from .tasks import wait_task
 #: Custom attribute that says, while a VM is off for a move, that it is to be booted again.
 MARK = "ferry.move"
 MARK_SECONDS = 7 * 86400.0
+#: The same where the guest was asked to shut down in vain, and how far the clocks of control nodes may be apart.
+ASKED_SECONDS = 3600.0
+CLOCK_SECONDS = 86400.0
 #: Seconds that a canceled task has to end, and an operation of somebody else to let go of the VM.
 CANCEL_TIMEOUT = 120.0
 BUSY_PATIENCE = 60.0
@@ -50,10 +53,14 @@ def mark_of(subject: Subject, now: Callable[[], float] = time.time) -> dict[str,
     a VM that somebody has left off since is not booted."""
     try:
         found = json.loads(subject.attributes.get(MARK, ""))
-        fresh = now() - float(found["at"]) < MARK_SECONDS
-    except (ValueError, TypeError, KeyError):
+        age = now() - float(found["at"])
+    except (ValueError, TypeError, KeyError, OverflowError, RecursionError):
         return {}
-    return dict(found) if fresh else {}
+    # a guest that was asked to go down and has not until now may do so late, but not days later
+    limit = ASKED_SECONDS if found.get("asked") else MARK_SECONDS
+    if not -CLOCK_SECONDS < age < limit or not isinstance(found.get("to"), (str, type(None))):
+        return {}
+    return dict(found)
 
 
 def _summary(found: Plan, subject: Subject, after: Mapping[str, Any]) -> dict[str, Any]:
@@ -169,6 +176,9 @@ def move(
         error.partial = {**result, "changed": False, "after": subject.where()}
         raise error
     if check or not result["changed"]:
+        if not check and subject.power == "on" and MARK in subject.attributes:
+            # it runs again: a note that stays would boot it once more after somebody has switched it off
+            source_state.apply(session, vm, source_state.Wanted(attributes={MARK: ""}))
         return result
     return _Run(session, subject, site, wish, found, place, spec, boots, result, told).go()
 
@@ -227,8 +237,9 @@ class _Run:
         except FerryError as e:
             now = source_state.read_again(self.session, self.vm)
             if now is not None and now.power == "on":
-                # it has not gone off: there is nothing to boot
-                source_state.apply(self.session, self.vm, source_state.Wanted(attributes={MARK: ""}))
+                # it has not gone off, so there is nothing to boot; a guest that was asked may still go, for the next run to boot it
+                asked = json.dumps({**json.loads(mark), "asked": True}) if e.code == "shutdown_timeout" else ""
+                source_state.apply(self.session, self.vm, source_state.Wanted(attributes={MARK: asked}))
                 self.boots = False
             raise e.add(vm=self.vm.name) from e
         if done["power_method"] == "poweroff":
@@ -306,11 +317,12 @@ class _Run:
         if self.place.pool is not None and now.pool != self.place.pool and not now.vapp:
             session.call(session.managed("ResourcePool", self.place.pool).MoveIntoResourcePool, [self.vm.ref], step=step)
             put.append("pool")
-        if now.annotation != self.before.annotation:
+        if self.before.annotation and not now.annotation:
             spec = session.vim.vm.ConfigSpec(annotation=self.before.annotation)
             wait_task(session, session.call(self.vm.ref.ReconfigVM_Task, spec, step=step), vm=self.vm.name, step=step)
             put.append("annotation")
-        lost = {k: v for k, v in self.before.attributes.items() if k != MARK and now.attributes.get(k) != v}
+        # what has another value by now was written by somebody while the move was under way: hours, where files are copied
+        lost = {k: v for k, v in self.before.attributes.items() if k != MARK and not now.attributes.get(k)}
         if lost:
             source_state.apply(session, self.vm, source_state.Wanted(attributes=lost))
             put.append("attributes")

@@ -151,25 +151,9 @@ def _networks(subject: Subject, site: Site, target: Target) -> Check:
     return Check("network", not missing, "; ".join(missing or told) or "no network card")
 
 
-def _maker(text: str) -> str | None:
-    return next((m for m in ("intel", "amd") if m in text.casefold()), None)
-
-
-def _cpu(site: Site, source: Host | None, to: Host, needs: str | None) -> Check:
-    """CPU of a VM that goes on running: of one maker, and of the EVC mode that it was started with (EVCMode.vendorTier)."""
-    there = to.evc or to.evc_max
-    if needs and there and needs in site.evc_modes and there in site.evc_modes:
-        (maker, tier), (to_maker, to_tier) = site.evc_modes[needs], site.evc_modes[there]
-        fits = maker == to_maker and tier <= to_tier
-        return Check("cpu.features", fits, f"the VM runs with the EVC mode {needs}, {to.name} has {there}")
-    makers = (_maker(source.cpu_model) if source else None, _maker(to.cpu_model))
-    if None not in makers and makers[0] != makers[1]:
-        return Check("cpu.features", False, f"{source.name if source else ''} has CPUs of {makers[0]}, {to.name} of {makers[1]}")
-    return Check("cpu.features", True, f"no difference known: {to.cpu_model or 'CPU not told'}")
-
-
 def _hardware(subject: Subject, site: Site, target: Target, running: bool) -> list[Check]:
-    """Memory and CPU of the other host. C(running): the VM goes on running on the way."""
+    """Memory and CPU of the other host. C(running): the VM goes on running on the way. A suspended one has to go on later with the CPU
+    that it began with (vCenter Server and Host Management, "Migrate a Powered Off or Suspended Virtual Machine")."""
     to, source = target.host, site.hosts.get(subject.host or "")
     free = to.memory_mb_total - to.memory_mb_used
     if subject.memory_mb > to.memory_mb_total:
@@ -180,11 +164,13 @@ def _hardware(subject: Subject, site: Site, target: Target, running: bool) -> li
         over = "; it will be overcommitted" if subject.power == "on" and subject.memory_mb > free else ""
         memory = Check("memory", True, f"the VM has {subject.memory_mb} MB, {to.name} has {free} free{over}")
     cpus = int(subject.facts.get("cpus") or 0)
-    found = [memory, Check("cpu.count", cpus <= to.cores or to.cores == 0, f"the VM has {cpus} CPUs, {to.name} has {to.cores} cores")]
+    fits, has = cpus <= to.logical_cpus or to.logical_cpus == 0, to.logical_cpus or "an unknown number of"
+    found = [memory, Check("cpu.count", fits, f"the VM has {cpus} CPUs, {to.name} has {has} logical CPUs")]
     vm = site.vms.get(subject.vm.moref)
+    fits_cpu, why = site.cpu_fits(vm.evc if vm is not None else None, source, to)
     found.append(
-        _cpu(site, source, to, vm.evc if vm is not None else None)
-        if running
+        Check("cpu.features", fits_cpu is not False, why)
+        if running or subject.power == "suspended"
         else Check("cpu.features", True, "it does not run on the way: any CPU will do")
     )
     return found
@@ -216,8 +202,9 @@ def _vm(subject: Subject, method: str, target: Target) -> list[Check]:
         ),
     ]
     if subject.passthrough:
-        what = ", ".join(subject.passthrough)
-        found.append(Check("vm.passthrough", not other, f"{what}: a piece of {subject.facts.get('host')}, which no other host has"))
+        what, here = ", ".join(subject.passthrough), subject.facts.get("host")
+        why = "which no other host has" if other else "with which no running VM is moved" if hot else "where it stays"
+        found.append(Check("vm.passthrough", not (other or hot), f"{what}: a piece of {here}, {why}"))
     else:
         found.append(Check("vm.passthrough", True, "no device of its host"))
     held = [f"{d.label}: {d.what}" for d in subject.drives if d.datastore is None or d.datastore not in target.host.datastores]

@@ -28,16 +28,21 @@ def forbidding(rules: Rules, site: Site) -> Forbids:
     return forbids
 
 
-def forbids_of(constraints: Sequence[Any] | None) -> Callable[[Site], Forbids]:
+def forbids_of(constraints: Sequence[Any] | None, *, together: bool = True) -> Callable[[Site], Forbids]:
     """For the constraints of a play (constraints.parse has the schema) and those of the clusters.
 
-    The result raises BadInput for constraints that cannot be read, or that cannot hold together; it says which.
+    The result raises BadInput for constraints that cannot be read, or that cannot hold together; it says which. Rules of clusters that
+    contradict each other are no hindrance here: they count as they are.
+
+    :param together: whether those of the kind together count. In a plan all their VMs move, one a moment before the other.
     """
 
     def of(site: Site) -> Forbids:
         rules = rules_of(site, constraints)
         if constraints:
-            rules.check()
+            rules.check(())
+        if not together:
+            rules = Rules(site, [r for r in rules.all if r.kind != "together"])
         return forbidding(rules, site)
 
     return of

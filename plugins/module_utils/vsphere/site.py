@@ -34,6 +34,7 @@ HOST_PATHS = (
     "runtime.connectionState",
     "runtime.inMaintenanceMode",
     "runtime.powerState",
+    "summary.config.vmotionEnabled",
     "summary.currentEVCModeKey",
     "summary.maxEVCModeKey",
     "summary.hardware.cpuMhz",
@@ -152,6 +153,7 @@ def _host(row: Row, tree: Tree, fields: Sequence[Any]) -> Host:
         cpu_model=str(p.get("summary.hardware.cpuModel") or ""),
         evc_max=p.get("summary.maxEVCModeKey") or None,
         path=tree.path(row.moref),
+        vmotion=p.get("summary.config.vmotionEnabled") is not False,
     )
 
 

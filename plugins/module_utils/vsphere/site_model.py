@@ -64,6 +64,13 @@ class Host:
     cpu_model: str = ""
     evc_max: str | None = None
     path: str = ""
+    vmotion: bool = True
+
+    @property
+    def logical_cpus(self) -> int:
+        """The most virtual CPUs that a VM on this host can have; 0: not known. Vendor reference: vSphere Virtual Machine
+        Administration, "Virtual CPU Limitations" (no more than the host has logical CPUs, which are threads)."""
+        return self.threads or self.cores
 
 
 @dataclass(frozen=True)
@@ -140,6 +147,25 @@ class Site:
     def vms_on(self, host: str) -> list[Vm]:
         """The VMs registered on the host C(host), by name."""
         return sorted((vm for vm in self.vms.values() if vm.host == host), key=lambda vm: (vm.name, vm.moref))
+
+    def cpu_fits(self, needs: str | None, source: Host | None, target: Host) -> tuple[bool | None, str]:
+        """Whether a VM that keeps its running state can go on with the CPU of C(target), None where nothing says so; and why.
+
+        :param needs: the EVC mode that the VM was started with (VirtualMachineRuntimeInfo.minRequiredEVCModeKey).
+        """
+        needs = needs or (source.evc if source is not None else None)
+        offers = target.evc or target.evc_max
+        if needs in self.evc_modes and offers in self.evc_modes:
+            (maker, rank), (other, offered) = self.evc_modes[str(needs)], self.evc_modes[str(offers)]
+            return maker == other and rank <= offered, f"the VM needs EVC mode {needs}, the host offers {offers}"
+        if source is None:
+            return None, "nothing is known of the CPU that it runs on"
+        if source.cpu_model == target.cpu_model or (source.evc and source.evc == target.evc):
+            return True, f"the same CPU model or EVC mode as {source.name}"
+        makers = [next((m for m in ("intel", "amd") if m in h.cpu_model.casefold()), None) for h in (source, target)]
+        if None not in makers and makers[0] != makers[1]:
+            return False, f"{source.cpu_model} and {target.cpu_model} are of different makers"
+        return None, f"CPU models differ ({source.cpu_model}; {target.cpu_model}) and no EVC mode says whether they are compatible"
 
     def network_names(self, morefs: Iterable[str]) -> frozenset[str]:
         """Names of the networks C(morefs)."""

@@ -15,7 +15,7 @@ from urllib.parse import quote
 
 from ..errors import ServerError
 from .client import Session
-from .tags import _Api
+from .tags import TagApi
 
 #: Objects in one question; the API takes 2,000.
 _AT_ONCE = 500
@@ -30,7 +30,7 @@ def tags_of(session: Session, kind: str, morefs: Iterable[str]) -> dict[str, fro
     """
     wanted = list(morefs)
     ids: dict[str, list[str]] = {}
-    api = _Api(session)
+    api = TagApi(session)
     try:
         for start in range(0, len(wanted), _AT_ONCE):
             body = {"object_ids": [{"type": kind, "id": m} for m in wanted[start : start + _AT_ONCE]]}

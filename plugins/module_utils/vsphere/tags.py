@@ -23,8 +23,8 @@ _TIMEOUT = 30.0
 _MAX = 1 << 20
 
 
-class _Api:
-    """One logged-in conversation; closed by close(). No redirect is followed."""
+class TagApi:
+    """One logged-in conversation with the Automation API (vSphere 7.0 U2 and newer); closed by close(). No redirect is followed."""
 
     def __init__(self, session: Session) -> None:
         where = session.endpoint
@@ -76,7 +76,7 @@ def attached_tags(session: Session, kind: str, moref: str) -> tuple[list[str] | 
     """(ids of the tags of an object, ""), or (None, why they cannot be read)."""
     api = None
     try:
-        api = _Api(session)
+        api = TagApi(session)
         body = {"object_id": {"type": kind, "id": moref}}
         found = api.ask("POST", "/api/cis/tagging/tag-association?action=list-attached-tags", body)
         return sorted(str(t) for t in found or ()), ""
@@ -91,7 +91,7 @@ def attach_tags(session: Session, kind: str, moref: str, tags: Sequence[str]) ->
     """Attach those of C(tags) that are missing; how many."""
     if not tags:
         return 0
-    api = _Api(session)
+    api = TagApi(session)
     try:
         body = {"object_id": {"type": kind, "id": moref}}
         there = api.ask("POST", "/api/cis/tagging/tag-association?action=list-attached-tags", body) or ()

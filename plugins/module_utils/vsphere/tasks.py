@@ -28,6 +28,7 @@ def wait_task(
     progress: Callable[[int], None] | None = None,
     patience: float = 0.0,
     stop: Callable[[], None] | None = None,
+    most: float = POLL,
 ) -> Any:
     """Wait until the task C(task) is over and return its result.
 
@@ -35,6 +36,7 @@ def wait_task(
     :param progress: gets the percentage whenever it changes.
     :param patience: seconds for which a vCenter that is away is asked again.
     :param stop: is called between two looks and raises where the waiting is to end; the task goes on.
+    :param most: seconds between two looks, at most: less where something that is down waits for the end.
     :raises ServerError: code task (details.fault: the fault's name; details.gone where vCenter has forgotten the task) or timeout.
     """
     paths = {"Task": ("info.state", "info.error", "info.progress", "info.result")}
@@ -67,4 +69,4 @@ def wait_task(
                 left=f"the task {task._moId}, which goes on",
             )
         time.sleep(pause)
-        pause = min(POLL, pause * 2)
+        pause = min(most, pause * 2)

@@ -30,6 +30,11 @@ def shown(name: str) -> str:
     return re.sub("%(?:2[fF]|5[cC]|25)", lambda m: _ESCAPED[m.group()], name)
 
 
+def escaped(name: str) -> str:
+    """A name as the API takes it in calls that make something: the opposite of shown()."""
+    return name.replace("%", "%25").replace("/", "%2f").replace("\\", "%5c")
+
+
 class Tree:
     """The ancestors of what is in C(rows)."""
 

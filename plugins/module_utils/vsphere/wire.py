@@ -14,9 +14,10 @@ from __future__ import annotations
 import http.client
 import zlib
 from dataclasses import dataclass
-from typing import Any, Iterator, Mapping, Sequence
+from typing import Any, Iterable, Iterator, Mapping, Sequence
 from xml.etree import ElementTree
 
+from .. import trust
 from ..errors import ServerError, bounded
 from .client import (
     CALL_TIMEOUT,
@@ -28,7 +29,6 @@ from .client import (
     login_refused,
     newest_version,
     not_vsphere,
-    ssl_context,
     transport_error,
 )
 from .properties import PAGE, Row, no_such_property
@@ -65,21 +65,23 @@ class Ref:
     _moId: str
 
 
-@dataclass(frozen=True)
 class Attribute:
-    """A custom attribute's value (CustomFieldStringValue), by the names that pyVmomi has for it."""
+    """A custom attribute's value (CustomFieldStringValue), by the names that pyVmomi has for it. No dataclass: making one takes longer
+    than reading all the attributes of a site that has none."""
 
-    key: int
-    value: str
+    __slots__ = ("key", "value")
+
+    def __init__(self, key: int, value: str) -> None:
+        self.key, self.value = key, value
 
 
-@dataclass(frozen=True)
 class AttributeDef:
     """The definition of one (CustomFieldDef). C(managedObjectType): None for one that is for all types."""
 
-    key: int
-    name: str
-    managedObjectType: str | None
+    __slots__ = ("key", "managedObjectType", "name")
+
+    def __init__(self, key: int, name: str, managed_type: str | None) -> None:
+        self.key, self.name, self.managedObjectType = key, name, managed_type
 
 
 def escape(text: str) -> str:
@@ -170,14 +172,15 @@ def _ref(name: str, ref: Ref) -> str:
     return f'<{name} type="{escape(ref._wsdlName)}">{escape(ref._moId)}</{name}>'
 
 
-def filter_spec(paths: Mapping[str, Sequence[str]], view: Ref) -> str:
-    """The specSet of RetrievePropertiesEx for all objects of a view. Pure."""
+def filter_spec(paths: Mapping[str, Sequence[str]], view: Ref, also: Iterable[Ref] = ()) -> str:
+    """The specSet of RetrievePropertiesEx for all objects of a view, and for the objects C(also). Pure."""
     sets = "".join(
         f"<propSet><type>{escape(kind)}</type><all>false</all>{''.join(f'<pathSet>{escape(p)}</pathSet>' for p in leaves)}</propSet>"
         for kind, leaves in paths.items()
     )
     along = '<selectSet xsi:type="TraversalSpec"><name>view</name><type>ContainerView</type><path>view</path><skip>false</skip></selectSet>'
-    return f"<specSet>{sets}<objectSet>{_ref('obj', view)}<skip>true</skip>{along}</objectSet></specSet>"
+    beside = "".join(f"<objectSet>{_ref('obj', ref)}</objectSet>" for ref in also)
+    return f"<specSet>{sets}<objectSet>{_ref('obj', view)}<skip>true</skip>{along}</objectSet>{beside}</specSet>"
 
 
 class Wire:
@@ -188,7 +191,10 @@ class Wire:
         self._cookie = ""
         self._logged_in = False
         self._connection = http.client.HTTPSConnection(
-            where.host, where.port, timeout=min(CONNECT_TIMEOUT, timeout), context=ssl_context(where.validate_certs, where.ca_path)
+            where.host,
+            where.port,
+            timeout=min(CONNECT_TIMEOUT, timeout),
+            context=trust.context(where.validate_certs, where.ca_path, "connect to vCenter"),
         )
         try:
             self._action = f'"urn:vim25/{self._negotiate()}"'
@@ -278,11 +284,17 @@ class Wire:
             raise
         self._logged_in = True
 
-    def of_view(self, paths: Mapping[str, Sequence[str]], page: int = PAGE) -> list[Row]:
+    def manager(self, name: str) -> Ref | None:
+        """The manager that ServiceContent calls C(name); an ESXi host does not have them all."""
+        return self._refs.get(name)
+
+    def of_view(self, paths: Mapping[str, Sequence[str]], page: int = PAGE, also: Mapping[Ref, Sequence[str]] | None = None) -> list[Row]:
         """The properties C(paths) (leaves by type) of every object of those types; see properties.of_view.
 
+        :param also: properties of single objects, in the same question; none of a type that is in C(paths).
         :raises NeedsTypes: one of them is a data object.
         """
+        also = also or {}
         types = "".join(f"<type>{escape(kind)}</type>" for kind in paths)
         inner = f"{_ref('container', self._refs['rootFolder'])}{types}<recursive>true</recursive>"
         made = _child(self._call("CreateContainerView", self._refs["viewManager"], inner), "returnval")
@@ -290,7 +302,8 @@ class Wire:
         collector = self._refs["propertyCollector"]
         rows: list[Row] = []
         try:
-            spec = f"{filter_spec(paths, view)}<options><maxObjects>{page}</maxObjects></options>"
+            asked = {**paths, **{ref._wsdlName: leaves for ref, leaves in also.items()}}
+            spec = f"{filter_spec(asked, view, also)}<options><maxObjects>{page}</maxObjects></options>"
             result = _child(self._call("RetrievePropertiesEx", collector, spec), "returnval")
             while result is not None:
                 rows.extend(rows_of(result))
@@ -304,21 +317,3 @@ class Wire:
             raise
         # the view ends with the session
         return rows
-
-    def of_object(self, ref: Ref, paths: Sequence[str]) -> dict[str, Any]:
-        """The properties C(paths) of one object."""
-        leaves = "".join(f"<pathSet>{escape(p)}</pathSet>" for p in paths)
-        spec = f"<specSet><propSet><type>{escape(ref._wsdlName)}</type><all>false</all>{leaves}</propSet><objectSet>{_ref('obj', ref)}</objectSet></specSet>"
-        result = _child(self._call("RetrievePropertiesEx", self._refs["propertyCollector"], f"{spec}<options/>"), "returnval")
-        return next((row.props for row in rows_of(result)), {}) if result is not None else {}
-
-    def attributes(self) -> list[AttributeDef]:
-        """The definitions of custom attributes; an ESXi host has none."""
-        manager = self._refs.get("customFieldsManager")
-        return list(self.of_object(manager, ["field"]).get("field") or ()) if manager is not None else []
-
-
-def read_view(where: Endpoint, paths: Mapping[str, Sequence[str]]) -> list[Row]:
-    """Log in, read all objects of a view, log out."""
-    with Wire(where) as wire:
-        return wire.of_view(paths)

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from .. import ca, model
-from ..common import BUILD, LabError, Place, Process, port_is_free, write_private
+from ..common import BUILD, ROOT, LabError, Place, Process, port_is_free, write_private
 
 SOURCE = Path(__file__).parent
 USER = "administrator@vsphere.local"
@@ -57,7 +57,9 @@ def build(package: str = ".", name: str = "ferry-vcenter", source: Path = SOURCE
     for path in sorted(source.rglob("*")):
         if path.suffix in (".go", ".mod", ".sum"):
             digest.update(f"{path.relative_to(source)}\0".encode() + path.read_bytes() + b"\0")
-    target, stamp = BUILD / "bin" / name, BUILD / "bin" / f".{name}.sha256"
+    # a stage beside build/collections is of another state of the tree: neither throws the other's program away
+    stage = ROOT.parents[2].name if ROOT.is_relative_to(BUILD) and ROOT.parents[2].name != "collections" else ""
+    target, stamp = BUILD / "bin" / stage / name, BUILD / "bin" / stage / f".{name}.sha256"
     target.parent.mkdir(parents=True, exist_ok=True)
     with open(target.parent / f".{name}.lock", "w", encoding="ascii") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # two labs that start at once build once

@@ -90,6 +90,9 @@ func (l *Lab) Front() http.Handler {
 	mux.HandleFunc("/about", l.service.About)
 	mux.HandleFunc("/guestFile/", simulator.ServeGuest)
 	mux.HandleFunc("/nfc/", l.NFC)
+	tagging := l.Tagging()
+	mux.Handle("/rest/", tagging)
+	mux.Handle("/api/", tagging)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch {
 		case r.URL.Path == "/folder" || strings.HasPrefix(r.URL.Path, "/folder/"):

@@ -172,5 +172,8 @@ func newFault(name string) (types.BaseMethodFault, error) {
 	if busy, ok := fault.(*types.TaskInProgress); ok { // its task is not optional
 		busy.Task = types.ManagedObjectReference{Type: "Task", Value: "task-0"}
 	}
+	if gone, ok := fault.(*types.ManagedObjectNotFound); ok { // nor its object
+		gone.Obj = types.ManagedObjectReference{Type: "VirtualMachine", Value: "vm-0"}
+	}
 	return fault, nil
 }

@@ -50,6 +50,9 @@ var notMoving = []string{"PowerOnVM_Task", "PowerOffVM_Task", "ResetVM_Task", "S
 
 // unfit refuses what a VM in its state cannot do.
 func (l *Lab) unfit(ctx *simulator.Context, c *simulator.Method) types.BaseMethodFault {
+	if req, ok := c.Body.(*types.RetrieveEntityPermissions); ok && ctx.Map.Get(req.Entity) == nil { // the simulator would panic, locked
+		return &types.ManagedObjectNotFound{Obj: req.Entity}
+	}
 	vm, ok := ctx.Map.Get(c.This).(*simulator.VirtualMachine)
 	if !ok {
 		return nil

@@ -72,6 +72,7 @@ func (l *Lab) unregister(ctx *simulator.Context, vm *simulator.VirtualMachine, w
 		l.locks.Hand(vm.Self, unseen(*vm.Runtime.Host, vmx))
 	}
 	host := vm.Runtime.Host
+	l.leaveRules(ctx, vm.Self, *host)
 	networks := slices.Clone(vm.Network)
 	power := vm.Runtime.PowerState
 	vm.Runtime.PowerState = types.VirtualMachinePowerStatePoweredOff
@@ -249,7 +250,10 @@ func (l *Lab) admit(sim *simulator.Context, folder *simulator.Folder, vmx string
 	}
 	ref = info.Result.(types.ManagedObjectReference)
 	vm := sim.Map.Get(ref).(*simulator.VirtualMachine)
-	sim.WithLock(vm, func() { fault = l.furnish(sim, vm, v, extra, parked) })
+	sim.WithLock(vm, func() {
+		vm.Name, vm.Config.Name, vm.Summary.Config.Name = v.Name, v.Name, v.Name // the simulator escapes once more what a client has escaped
+		fault = l.furnish(sim, vm, v, extra, parked)
+	})
 	if fault != nil {
 		sim.WithLock(vm, func() { vm.UnregisterVM(sim, &types.UnregisterVM{This: ref}) })
 		return ref, fault

@@ -12,6 +12,7 @@ import (
 
 	"github.com/vmware/govmomi/object"
 	"github.com/vmware/govmomi/simulator"
+	"github.com/vmware/govmomi/vim25"
 	"github.com/vmware/govmomi/vim25/types"
 )
 
@@ -19,6 +20,7 @@ import (
 // rulesSpec, groupSpec), ClusterAffinityRuleSpec, ClusterAntiAffinityRuleSpec, ClusterVmHostRuleInfo, ClusterVmGroup, ClusterHostGroup.
 func (l *Lab) buildRules(ctx context.Context) error {
 	sim := l.context()
+	setEVCModes(sim)
 	vms := map[string]types.ManagedObjectReference{}
 	for ref, s := range l.vms {
 		vms[s.Model.Name] = ref
@@ -121,6 +123,22 @@ func (c *Cluster) spec(vms map[string]types.ManagedObjectReference, hosts map[st
 	return spec, nil
 }
 
+// setEVCModes: reference: ServiceInstance.capability, Capability.supportedEVCMode ("all supported EVC modes"), EVCMode.vendor, vendorTier ("index for
+// ordering the set of modes that apply to a given CPU vendor").
+func setEVCModes(sim *simulator.Context) {
+	instance, ok := sim.Map.Get(vim25.ServiceInstance).(*simulator.ServiceInstance)
+	if !ok {
+		return
+	}
+	for vendor, keys := range evcModes {
+		for i, key := range keys {
+			mode := types.EVCMode{Vendor: vendor, VendorTier: int32(i + 1)}
+			mode.Key, mode.Label, mode.Summary = key, key, key
+			instance.Capability.SupportedEVCMode = append(instance.Capability.SupportedEVCMode, mode)
+		}
+	}
+}
+
 func clusterConfig(sim *simulator.Context, h *simulator.HostSystem) *types.ClusterConfigInfoEx {
 	_, cluster := computeOf(sim, h.Self)
 	if cluster == nil {
@@ -204,6 +222,51 @@ func (l *Lab) mustRules(sim *simulator.Context, vm types.ManagedObjectReference,
 	return nil
 }
 
+// leaveRules takes a VM that leaves the inventory out of the groups and rules of its cluster. Reference: vSphere Resource Management, "Create a
+// Virtual Machine DRS Group" and "Create a Host DRS Group" (what leaves the cluster loses its affiliation, also when it comes back). What the
+// product does with a rule of which fewer than two VMs are left is not documented: the rule stays, or goes by the switch lone_rules.
+func (l *Lab) leaveRules(sim *simulator.Context, vm, host types.ManagedObjectReference) {
+	_, cluster := computeOf(sim, host)
+	if cluster == nil {
+		return
+	}
+	sim.WithLock(cluster, func() {
+		old, ok := cluster.ConfigurationEx.(*types.ClusterConfigInfoEx)
+		if !ok {
+			return
+		}
+		without := func(vms []types.ManagedObjectReference) []types.ManagedObjectReference {
+			return slices.DeleteFunc(slices.Clone(vms), func(r types.ManagedObjectReference) bool { return r == vm })
+		}
+		config := *old
+		config.Group, config.Rule = slices.Clone(old.Group), nil
+		for i, g := range config.Group {
+			if group, ok := g.(*types.ClusterVmGroup); ok {
+				own := *group
+				own.Vm = without(group.Vm)
+				config.Group[i] = &own
+			}
+		}
+		for _, x := range old.Rule {
+			left := 2
+			switch r := x.(type) {
+			case *types.ClusterAffinityRuleSpec:
+				own := *r
+				own.Vm = without(r.Vm)
+				x, left = &own, len(own.Vm)
+			case *types.ClusterAntiAffinityRuleSpec:
+				own := *r
+				own.Vm = without(r.Vm)
+				x, left = &own, len(own.Vm)
+			}
+			if left >= 2 || l.switches.Get("lone_rules", "", 0) != "remove" {
+				config.Rule = append(config.Rule, x)
+			}
+		}
+		sim.Update(cluster, []types.PropertyChange{{Name: "configurationEx", Val: &config}})
+	})
+}
+
 func (l *Lab) hostModel(name string) *Host {
 	if h, ok := l.config.Model.Hardware[name]; ok {
 		return &h
@@ -218,10 +281,11 @@ func (l *Lab) hostModel(name string) *Host {
 // HostListSummary.maxEVCModeKey.
 func (l *Lab) setHardware(name string) {
 	m := l.hostModel(name)
+	h := l.service.Context.Map.Get(l.hosts[name].Reference()).(*simulator.HostSystem)
+	h.Summary.Config.VmotionEnabled = m == nil || !m.NoVMotion // reference: HostConfigSummary.vmotionEnabled
 	if m == nil {
 		return
 	}
-	h := l.service.Context.Map.Get(l.hosts[name].Reference()).(*simulator.HostSystem)
 	s, info := h.Summary.Hardware, h.Hardware
 	if m.CPUMHz > 0 {
 		s.CpuMhz, info.CpuInfo.Hz = m.CPUMHz, int64(m.CPUMHz)*1_000_000

@@ -45,6 +45,7 @@ var switchNames = map[string]string{
 	"host_boot_seconds":        "seconds that a host needs after RebootHost (1)",
 	"ha_restart_seconds":       "seconds until vSphere HA restarts the VMs of a dead host elsewhere, in clusters that have it; unset: it does not",
 	"lock_fault":               "FileLocked: what PowerOnVM answers when another holds a VM's files; else GenericVmConfigFault",
+	"lone_rules":               "remove: a rule of VMs goes with the last but one of its VMs",
 	"unregister_dead":          "refuse: UnregisterVM of a VM that ran on a lost host answers InvalidPowerState",
 }
 

@@ -27,7 +27,7 @@ def targets() -> set[str]:
 def things() -> set[str]:
     """What can stand behind ferry.vmware. in a playbook or on a command line."""
     found = {f.stem for kind in ("modules", "inventory", "callback") for f in (TOP / "plugins" / kind).glob("*.py")}
-    found |= {f.stem for f in (TOP / "playbooks").glob("*.yml")}
+    found |= {f.stem for f in [*(TOP / "playbooks").glob("*.yml"), *(TOP / "extensions" / "eda" / "rulebooks").glob("*.yml")]}
     return found | {f.name for f in (TOP / "roles").glob("*")} | {"docsite"}  # the prefix of the guides' labels
 
 
@@ -59,6 +59,11 @@ def test_plugins_and_playbooks_exist(name: str) -> None:
 def test_variables_exist(name: str) -> None:
     """A variable ferry_... that a text names is read by a role, a playbook or a plugin."""
     named = set(re.findall(r"\bferry_[a-z_]+[a-z]\b", (TOP / name).read_text()))
-    sources = [f for folder in ("roles", "playbooks", "plugins") for f in (TOP / folder).rglob("*") if f.suffix in (".yml", ".py", ".j2")]
+    sources = [
+        f
+        for folder in ("roles", "playbooks", "plugins", "extensions")
+        for f in (TOP / folder).rglob("*")
+        if f.suffix in (".yml", ".py", ".j2")
+    ]
     known = {v for f in sources for v in re.findall(r"\bferry_[a-z_]+[a-z]\b", f.read_text())}
     assert named - known == set()

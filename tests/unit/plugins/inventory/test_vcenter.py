@@ -91,8 +91,38 @@ def test_vms_hosts_and_datastores(read: Read, vcenter: FakeVcenter) -> None:
     }
     assert data.hosts["ds1"].vars["ferry_free"] == 50
     assert data.hosts["esx1"].vars["ferry_maintenance"] is False
-    assert vcenter.calls.count("RetrievePropertiesEx") == 2  # which attributes there are, and everything
+    assert vcenter.calls.count("RetrievePropertiesEx") == 1  # where nothing is registered, it costs nothing that machines can be
     assert PASSWORD not in json.dumps([host.vars for host in data.hosts.values()])
+
+
+@pytest.mark.parametrize("properties", [["name", "customValue"], ["name", "guest.net"]])
+def test_registered_machines_have_their_definition_and_are_in_their_group(read: Read, vcenter: FakeVcenter, properties: list[str]) -> None:
+    """Read here and, where a property needs the API's schema, through pyVmomi."""
+    field, value = vim.CustomFieldsManager.FieldDef, vim.CustomFieldsManager.StringValue
+    names = {7: "ferry.definition", 8: "ferry.group", 9: "owner"}
+    defined = [field(key=k, name=n, type=str) for k, n in names.items()]
+    found = inventory()
+    found[vim.CustomFieldsManager("CustomFieldsManager")] = {"field": field.Array(defined)}
+    values = [value(key=7, value="VM-01"), value(key=8, value="shop"), value(key=9, value="web team")]
+    found[vim.VirtualMachine("vm-1")]["customValue"] = vim.CustomFieldsManager.Value.Array(values)
+    found[vim.VirtualMachine("vm-1")]["guest.net"] = vim.vm.GuestInfo.NicInfo.Array(
+        [vim.vm.GuestInfo.NicInfo(deviceConfigId=4000, connected=True)]
+    )
+    found[vim.VirtualMachine("vm-2")]["customValue"] = vim.CustomFieldsManager.Value.Array([value(key=9, value="web team")])
+    found[vim.HostSystem("host-6")]["customValue"] = vim.CustomFieldsManager.Value.Array(
+        [value(key=7, value="ESX-A"), value(key=8, value="esx")]
+    )
+
+    def retrieve(body: str) -> Any:
+        rows = {o: {k: v for k, v in props.items() if f">{k}<" in body} for o, props in found.items() if f">{o._wsdlName}<" in body}
+        return result(rows)
+
+    vcenter.handlers["RetrievePropertiesEx"] = retrieve
+    data = read(properties=properties)
+    assert hosts(data, "shop") == {"web01"} and hosts(data, "esx") == {"esx1"}
+    assert (data.hosts["web01"].vars["ferry_definition"], data.hosts["esx1"].vars["ferry_definition"]) == ("VM-01", "ESX-A")
+    assert "ferry_definition" not in data.hosts["twin_vm-2"].vars
+    assert ("customValue" in data.hosts["web01"].vars) == ("customValue" in properties)
 
 
 def test_only_what_is_asked_for_is_read(read: Read, vcenter: FakeVcenter) -> None:
@@ -100,7 +130,7 @@ def test_only_what_is_asked_for_is_read(read: Read, vcenter: FakeVcenter) -> Non
     assert set(data.hosts) == {"web01", "twin_vm-2", "twin_vm-3", "golden"}
     assert "name" not in data.hosts["web01"].vars
     assert "esxi_hosts" not in data.groups
-    body = next(b for b in vcenter.bodies if "RetrievePropertiesEx" in b and "CustomFieldsManager" not in b)
+    body = next(b for b in vcenter.bodies if "RetrievePropertiesEx" in b)
     assert "memoryMB" not in body
     assert "HostSystem" not in body
 

@@ -171,10 +171,22 @@ def test_what_is_not_the_servers_fault_passes(params: dict[str, Any]) -> None:
     with client.connect(params) as session:
 
         def fn() -> None:
-            raise KeyError("a defect")
+            raise LookupError("a defect")
 
-        with pytest.raises(KeyError):
+        with pytest.raises(LookupError):
             session.call(fn)
+
+
+def test_a_type_that_the_library_does_not_know_is_said(params: dict[str, Any]) -> None:
+    """pyVmomi raises KeyError for what a newer server names."""
+    with client.connect(params) as session:
+
+        def fn() -> None:
+            raise KeyError("vim.vm.OfTomorrow")
+
+        with pytest.raises(ServerError, match="OfTomorrow") as e:
+            session.call(fn)
+        assert e.value.code == "unknown_type"
 
 
 def test_folder_access_renews_once_for_all_threads(vcenter: FakeVcenter, params: dict[str, Any]) -> None:

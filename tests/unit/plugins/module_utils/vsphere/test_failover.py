@@ -118,7 +118,29 @@ def test_a_vm_on_a_local_disk_of_the_dead_host_goes_nowhere() -> None:
 
 def data(**more: Any) -> dict[str, Any]:
     vm = {"name": "在庫 01", "moref": "vm-7", "instance_uuid": "5021-UUID", "bios_uuid": None, "path": "/DC0/vm/本番/在庫 01"}
-    return {"vm": vm, "host": DEAD, "cluster": "domain-c1", "datastores": ["ds-1"], "to": "host-3", **more}
+    whole: dict[str, Any] = {
+        "vm": vm,
+        "host": DEAD,
+        "host_name": "esx1",
+        "cluster": "domain-c1",
+        "datacenter": "DC0",
+        "datastores": ["ds-1"],
+        "to": "host-3",
+        "power": "on",
+        "vmx_path": "[shared] 在庫 01/在庫 01.vmx",
+        "memory_mb": 4096,
+        "attributes": {},
+        "permissions": [],
+        "tags": None,
+        "drs": {"groups": [], "rules": []},
+        "before": {},
+        "annotation": "",
+        "folder": "group-v3",
+        "folder_path": "/DC0/vm/本番",
+        "pool": None,
+        "pool_path": [],
+    }
+    return {**whole, **more}
 
 
 def test_a_record_is_there_after_the_run_and_only_for_its_user(tmp_path: Path) -> None:

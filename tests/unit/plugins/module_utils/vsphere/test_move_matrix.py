@@ -54,7 +54,8 @@ class State:
         return replace(found, datastores={**found.datastores, **full}, clusters={"domain-c1": Cluster("C0", ha=self.ha)})
 
 
-GONE: dict[str, Any] = {"source": {"connected": False}, "vm": {"connected": False}}
+AWAY: dict[str, Any] = {"connected": False, "power": "unknown"}
+GONE: dict[str, Any] = {"source": AWAY, "vm": {"connected": False}}
 STATES = (
     State("runs, shared storage"),
     State("off, shared storage", vm={"power": "off"}),
@@ -68,7 +69,7 @@ STATES = (
     State("waits for an answer", vm={"question": "msg.hbacommon.outofspace"}),
     State("passthrough device", vm={"passthrough": ("PCI device 0",)}),
     State("CD drive of the host connected", vm={"drives": (Drive("CD/DVD drive 1", "/dev/cdrom", None),)}),
-    State("target not connected", target={"connected": False}),
+    State("target not connected", target=AWAY),
     State("target in maintenance mode", target={"maintenance": True}),
     State("target without the network", vm={"nics": (nic("DMZ", "network-2"),)}),
     State("target's CPUs of another maker", target={"cpu_model": "AMD EPYC 7763"}),
@@ -82,7 +83,7 @@ STATES = (
     State("its host is silent, a VM on it has a heartbeat", signs=replace(DEAD, vms={"vm-1": (NAME, "disconnected", "poweredOn", "green")}), **GONE),
     State("its host was disconnected by somebody", signs=replace(DEAD, connection="disconnected"), fenced=True, **GONE),
     State("its host is dead, vSphere HA protects the cluster", signs=DEAD, fenced=True, ha=True, **GONE),
-    State("its host is dead, local disk", signs=DEAD, fenced=True, source={"connected": False}, vm={**LOCAL, "connected": False}),
+    State("its host is dead, local disk", signs=DEAD, fenced=True, source=AWAY, vm={**LOCAL, "connected": False}),
 )  # fmt: skip
 METHODS: dict[str, dict[str, Any]] = {
     "hot": {"method": "hot", "host": "esx2"},

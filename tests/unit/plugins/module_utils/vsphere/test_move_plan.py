@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from ansible_collections.ferry.vmware.plugins.module_utils.errors import BadInput
+from ansible_collections.ferry.vmware.plugins.module_utils.vsphere.candidates import candidates
 from ansible_collections.ferry.vmware.plugins.module_utils.vsphere.disks import VmDisk, VmNic
 from ansible_collections.ferry.vmware.plugins.module_utils.vsphere.find import VmRef
 from ansible_collections.ferry.vmware.plugins.module_utils.vsphere.move import mark_of
@@ -127,6 +128,18 @@ def test_without_a_host_the_emptiest_that_fits_is_taken() -> None:
     assert found.candidates[2]["reasons"] == ["host.maintenance: esx3 in C0 is in maintenance mode"]
 
 
+@pytest.mark.parametrize(("cpus", "fits"), [(16, True), (32, True), (33, False)])
+def test_a_vm_may_have_as_many_cpus_as_its_host_has_threads(cpus: int, fits: bool) -> None:
+    """The check of a move and the plan of an evacuation say the same."""
+    target = host(2, threads=32)
+    there = site(host(1), target)
+    there = replace(there, vms={"vm-1": replace(there.vms["vm-1"], cpus=cpus, datastores=frozenset({"ds-1"}))})
+    checks = judge(subject(facts={"name": NAME, "host": "esx1", "cpus": cpus}), there, Target(target), "hot")
+    assert {c.id: c.passed for c in checks}["cpu.count"] is fits
+    found = {c.name: c for c in candidates(there, "vm-1")}["esx2"]
+    assert any(r.startswith(f"CPU: the VM has {cpus}") for r in found.reasons) is not fits
+
+
 def test_every_way_is_thought_of_and_the_gentlest_taken() -> None:
     lone = host(2, datastores=frozenset({"ds-3"}))
     found = plan(subject(), site(host(1), lone), Wish(host="esx2"))
@@ -141,6 +154,10 @@ def test_every_way_is_thought_of_and_the_gentlest_taken() -> None:
 def test_a_piece_of_the_host_forbids_every_way_to_another() -> None:
     found = plan(subject(passthrough=("PCI device 0",)), site(), Wish(host="esx2"))
     assert not found.fits and failed(found) == {"vm.passthrough"}
+    wish = Wish(method="storage", datastore="local2")
+    there = site(host(1, datastores=frozenset({"ds-1", "ds-3"})))
+    assert failed(plan(subject(passthrough=("PCI device 0",)), there, wish)) == {"vm.passthrough"}
+    assert plan(subject(passthrough=("PCI device 0",), power="off"), there, wish).fits
 
 
 def test_a_drive_of_the_host_is_no_hindrance_once_the_vm_is_off() -> None:
@@ -175,6 +192,8 @@ def test_each_hindrance_fails_its_own_check(change: dict[str, Any], options: dic
 def test_makers_of_cpus_and_evc_modes_count_for_what_runs() -> None:
     amd = host(2, cpu_model="AMD EPYC 7763")
     assert failed(plan(subject(), site(host(1), amd), Wish(method="hot", host="esx2"))) == {"cpu.features"}
+    assert failed(plan(subject(power="suspended"), site(host(1), amd), Wish(method="cold", host="esx2"))) == {"cpu.features"}
+    assert not failed(plan(subject(power="off"), site(host(1), amd), Wish(method="cold", host="esx2")))
     assert plan(subject(power="off"), site(host(1), amd), Wish(host="esx2")).method == "cold"
     modes = {"intel-haswell": ("intel", 4), "intel-skylake": ("intel", 6)}
     there = site(host(1, evc="intel-skylake"), host(2, evc="intel-haswell"), evc_modes=modes)

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 from xml.etree import ElementTree
 
@@ -83,12 +84,18 @@ ROWS = {
 }
 
 
+def read_view(where: client.Endpoint, paths: Mapping[str, Sequence[str]]) -> list[properties.Row]:
+    """Log in, read all objects of a view, log out."""
+    with wire.Wire(where) as session:
+        return session.of_view(paths)
+
+
 def both(params: dict[str, Any]) -> tuple[list[properties.Row], list[properties.Row]]:
     """The same view read here and through pyVmomi."""
     paths = {"VirtualMachine": ("name",), "Datastore": ("name",), "Folder": ("name",)}
     with client.connect(params) as session:
         by_pyvmomi = properties.of_view(session, paths)
-    return wire.read_view(client.endpoint(params), paths), by_pyvmomi
+    return read_view(client.endpoint(params), paths), by_pyvmomi
 
 
 def test_it_reads_what_pyvmomi_reads(vcenter: FakeVcenter, params: dict[str, Any]) -> None:
@@ -126,11 +133,11 @@ def test_a_data_object_is_read_through_pyvmomi(vcenter: FakeVcenter, params: dic
 def test_errors_are_those_of_the_session(vcenter: FakeVcenter, params: dict[str, Any]) -> None:
     where = client.endpoint(params)
     with pytest.raises(ServerError) as e:
-        wire.read_view(client.endpoint({**params, "password": "wrong & <one>"}), {"VirtualMachine": ("name",)})
+        read_view(client.endpoint({**params, "password": "wrong & <one>"}), {"VirtualMachine": ("name",)})
     assert e.value.code == "login"
     assert "wrong" not in str(e.value) + repr(e.value.as_dict())
     with pytest.raises(ServerError) as e:
-        wire.read_view(client.endpoint({**params, "ca_path": None}), {"VirtualMachine": ("name",)})
+        read_view(client.endpoint({**params, "ca_path": None}), {"VirtualMachine": ("name",)})
     assert e.value.code == "untrusted_certificate"
 
     def nonsense(body: str) -> Any:
@@ -138,18 +145,18 @@ def test_errors_are_those_of_the_session(vcenter: FakeVcenter, params: dict[str,
 
     vcenter.handlers["RetrievePropertiesEx"] = nonsense
     with pytest.raises(BadInput, match=r"config\.nonsense"):
-        wire.read_view(where, {"VirtualMachine": ("config.nonsense",)})
+        read_view(where, {"VirtualMachine": ("config.nonsense",)})
 
     def forbidden(body: str) -> Any:
         raise Fault("NoPermission")
 
     vcenter.handlers["RetrievePropertiesEx"] = forbidden
     with pytest.raises(ServerError) as e:
-        wire.read_view(where, {"VirtualMachine": ("name",)})
+        read_view(where, {"VirtualMachine": ("name",)})
     assert (e.value.code, e.value.details["fault"]) == ("fault", "NoPermission")
     vcenter.versions = b"<html/>"
     with pytest.raises(ServerError) as e:
-        wire.read_view(where, {"VirtualMachine": ("name",)})
+        read_view(where, {"VirtualMachine": ("name",)})
     assert e.value.code == "not_vsphere"
     assert PASSWORD not in repr(where)
 
@@ -166,8 +173,8 @@ def test_a_hostile_answer_is_refused(vcenter: FakeVcenter, params: dict[str, Any
     for text, said in answers.items():
         vcenter.soap = lambda body, cookie, text=text: (200, text, None)  # type: ignore[method-assign,misc]  # the wire is what is faked
         with pytest.raises(ServerError, match=said):
-            wire.read_view(where, {"VirtualMachine": ("name",)})
+            read_view(where, {"VirtualMachine": ("name",)})
     vcenter.soap = good  # type: ignore[method-assign]  # the wire is what is faked
     monkeypatch.setattr(wire, "MAX_ANSWER", 100)
     with pytest.raises(ServerError, match="more than 100 bytes"):
-        wire.read_view(where, {"VirtualMachine": ("name",)})
+        read_view(where, {"VirtualMachine": ("name",)})
