@@ -50,8 +50,9 @@ def ours(*arguments: str) -> list[str]:
     return [sys.executable, "-m", "disk.vmdk", *arguments]
 
 
-#: A copy that a power failure does not take away again.
-DURABLE_CP = ["sh", "-c", 'cp --sparse=always "$1" "$2" && sync "$2"', "cp, sync"]
+def durable(*command: str) -> list[str]:
+    """C(command) SRC DEST so that a power failure does not take DEST away again, which is what we promise."""
+    return ["sh", "-c", f'{" ".join(command)} "$1" "$2" && sync "$2"', " ".join([*command, "and sync"])]
 
 
 def run(command: list[str]) -> float:
@@ -246,11 +247,12 @@ def measure(folder: Path, size: int, percent: int, rounds: int, files: int, only
         "sparse": lambda: (
             conversion("raw to monolithicSparse", rounds, raw, "monolithicSparse", to_sparse, 1.5, folder, raw)
             + conversion("monolithicSparse to raw", rounds, sparse, "raw", to_raw, 1.5, folder, raw)
+            + conversion("monolithicSparse to raw, durable", rounds, sparse, "raw", durable(*to_raw), 1.5, folder, raw)
         ),
         "flat": lambda: (
             conversion("flat to raw", rounds, flat_raw, "raw", ["cp", "--sparse=always"], 0.95, folder, raw)
             # what we promise: that the data are on the device
-            + conversion("flat to raw, durable", rounds, flat_raw, "raw", DURABLE_CP, 0.95, folder, raw)
+            + conversion("flat to raw, durable", rounds, flat_raw, "raw", durable("cp", "--sparse=always"), 0.95, folder, raw)
         ),
         "many": lambda: of_many(rounds, files, folder),
         "huge": lambda: of_huge(folder),

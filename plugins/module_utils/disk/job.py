@@ -105,7 +105,7 @@ class Job:
         sink: Sink,
         ledger: Ledger,
         *,
-        unit: int = 4 * CHUNK,
+        unit: int = 8 * CHUNK,
         tracking: Tracking | None = None,
         throttle: Callable[[int], None] | None = None,
         mode: str = "auto",
