@@ -81,7 +81,7 @@ test-lab: venv stage ## Tests against the running lab (make lab first)
 lab_tests = $(addprefix tests/lab_tests/,$(sort $(notdir $(wildcard $(addprefix tests/lab_tests/test_,$(1))))))
 VCLOUD_TESTS := $(call lab_tests,vcloud_*.py)
 OWN_TESTS := $(call lab_tests,cbt.py copy_faults.py copy_running.py copy_storm.py events*.py failover*.py machine_register.py moves_*.py \
-  placement_plays.py policy.py snapshots.py sources.py vcenter_*.py vm_move.py vm_placement.py warm.py)
+  placement_plays.py policy.py snapshots.py source_restore.py sources.py vcenter_*.py vm_move.py vm_placement.py warm.py)
 .PHONY: test-lab-others test-lab-vcloud test-lab-vcenter
 test-lab-others: venv stage
 	@$(STEP) lab-tests tools/with_lab.sh env -C $(STAGE) PYTHONPATH=$(COLLECTIONS):$(STAGE) $(BIN)/python -m pytest \

@@ -4,7 +4,7 @@
 
 """Install what the collection is built and tested with into build/, and nothing anywhere else.
 
-    python3 tools/bootstrap.py PART...     parts: uv venv openstack collections
+    python3 tools/bootstrap.py PART...     parts: uv venv openstack rulebook collections
 
 Each part has a stamp under build/.stamps with a hash of all that decides its content; a part whose stamp fits costs a
 file read. Only the standard library is needed. Settings for pip (environment and pip.conf: index, CA, proxy) apply to
@@ -122,6 +122,16 @@ def make_openstack(log: Path) -> None:
     install(log, BUILD / "venv-openstack", "install", "-r", TOP / "requirements" / "openstack.txt")
 
 
+def make_libvirt(log: Path) -> None:
+    """libvirt's binding into the venv of the services, where Nova looks for it."""
+    install(log, BUILD / "venv-openstack", "install", "-r", TOP / "requirements" / "libvirt.txt")
+    (BUILD / "venv-openstack" / "with-libvirt").touch()
+
+
+def make_rulebook(log: Path) -> None:
+    install(log, BUILD / "venv-rulebook", "install", "-r", TOP / "requirements" / "rulebook.txt")
+
+
 def make_collections(log: Path) -> None:
     """Take COLLECTIONS out of the wheel that requirements/collections.txt names; pip checks its hash."""
     cache, target = BUILD / "cache", BUILD / "collections" / "ansible_collections"
@@ -164,6 +174,18 @@ def parts() -> dict[str, tuple[Callable[[Path], None], Path, list[str | Path], s
             [python, requirement("openstack.txt")],
             "OpenStack's services (build/venv-openstack)",
         ),
+        "libvirt": (
+            make_libvirt,
+            BUILD / "venv-openstack" / "with-libvirt",
+            [python, requirement("openstack.txt"), requirement("libvirt.txt")],
+            "libvirt's binding for Nova",
+        ),
+        "rulebook": (
+            make_rulebook,
+            BUILD / "venv-rulebook" / "bin" / "ansible-rulebook",
+            [python, requirement("rulebook.txt")],
+            "ansible-rulebook (build/venv-rulebook)",
+        ),
         "collections": (
             make_collections,
             BUILD / "collections" / "ansible_collections" / COLLECTIONS[-1],
@@ -188,6 +210,8 @@ def ensure(name: str) -> None:
         return
     if name != "uv":
         ensure("uv")
+    if name == "libvirt":
+        ensure("openstack")
     with open(stamp.with_suffix(".lock"), "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if current():  # by the one waited for

@@ -20,7 +20,24 @@ TOP = Path(__file__).resolve().parent.parent
 PAGE = TOP / "docs" / "reliability.md"
 BEGIN, END = "<!-- matrix: begin (make docs-reliability) -->", "<!-- matrix: end -->"
 #: The order of the sections on the page.
-WHERE = ("copy", "source", "target", "tracking", "snapshot", "vCenter", "NFC", "NBD", "budget", "controller")
+WHERE = (
+    "copy",
+    "source",
+    "target",
+    "tracking",
+    "snapshot",
+    "vCenter",
+    "NFC",
+    "NBD",
+    "budget",
+    "controller",
+    "moves",
+    "failover",
+    "policy",
+    "event source",
+    "Glance",
+    "OpenStack",
+)
 
 
 class Row(NamedTuple):

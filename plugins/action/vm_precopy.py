@@ -40,6 +40,7 @@ COPY = "ferry.vmware.vm_disk_copy"
 #: What goes to the copy as it is.
 HANDED_ON = frozenset(
     (
+        "attach",
         "auth",
         "auth_type",
         "bad_builds",
@@ -50,6 +51,7 @@ HANDED_ON = frozenset(
         "cloud",
         "disks",
         "hostname",
+        "instance",
         "interface",
         "lease_seconds",
         "nbd_tls_certificates",

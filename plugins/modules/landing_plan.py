@@ -15,14 +15,17 @@ description:
   - Compares the facts of virtual machines, as M(ferry.vmware.vm_info) returns them, with what an OpenStack cloud has, and says
     which volumes, ports and server each of them needs, what of it is there already, and what was altered since by hand.
   - All errors of the whole wave are found at once, before anything is made. Networks, datastores and volume types without a
-    map, flavors that are too small, quotas, MAC addresses in use, and names that are taken are among them.
+    map, flavors that are too small, quotas, MAC and IP addresses that are in use or that this user may not choose, key pairs,
+    image formats, constraints that Nova cannot keep, and names that are taken are among them.
   - It makes a handful of calls for a wave of any size, and changes nothing.
 options:
   vms:
     description:
       - Facts of the virtual machines. Used are C(name), C(moref), C(instance_uuid), C(guest_id), C(firmware), C(secure_boot),
-        C(cpus), C(memory_mb), C(boot_disks), C(disks) (C(key), C(label), C(capacity) in bytes, C(controller), C(datastore)) and
-        C(nics) (C(key), C(label), C(mac), C(network), C(type), C(addresses)).
+        C(cpus), C(cores_per_socket), C(memory_mb), C(custom_attributes), C(boot_disks), C(disks) (C(key), C(label), C(capacity) in
+        bytes, C(controller), C(datastore)) and C(nics) (C(key), C(label), C(mac), C(network), C(type), C(addresses)).
+      - A disk with C(file) is to become an image first; the file is looked at on the machine that the module runs on
+        (M(ferry.vmware.vm_files_info) gives such facts).
       - A dictionary C(options) in an entry overrides, for this VM, the options of the module with the same names.
     type: list
     elements: dict
@@ -30,14 +33,34 @@ options:
   network_map:
     description:
       - Source network (name or MoRef, V(*) for all others) to network in OpenStack (name or ID).
-      - A null value leaves the VM without that card. The value may be a dictionary with C(network), and C(keep_ip) to give
-        the port the IPv4 addresses that VMware Tools told.
+      - A null value leaves the VM without that card. The value may be a dictionary with C(network), C(security_groups), and
+        C(keep_ip) to give the port the IPv4 addresses that VMware Tools told. They are kept in the metadata of the volume that
+        the server boots from, since a source that is off tells none.
     type: dict
     default: {}
+  nics:
+    description:
+      - What is said of single cards, by index (from 0), label, key or MAC address. It wins over O(network_map), so that cards on
+        one network can differ.
+      - Each is a dictionary with any of C(network), C(keep_ip), C(fixed_ips) (addresses), C(mac) (another one, or null for one that
+        Neutron chooses) and C(security_groups).
+    type: dict
+    default: {}
+  port_policy:
+    description:
+      - By default Neutron lets only an admin, or a member of the project that owns the network, choose a port's MAC and IP address.
+        V(check) makes it an error of the plan where this user may not; V(trust) is for clouds with a policy of their own.
+    type: str
+    choices: [check, trust]
+    default: check
   storage_map:
     description:
-      - Source datastore (name or MoRef, V(*) for all others) to volume type. A null value is the cloud's default type.
+      - Source datastore (name or MoRef, V(*) for all others) or single disk (label, key, address such as V(scsi0:1), or uuid) to
+        volume type; a disk's own entry comes before its datastore's. A null value is the cloud's default type.
       - When it is empty, all volumes get the default type.
+      - Instead of the type's name an entry may be a mapping of C(type), C(encrypted) and C(shared). With C(encrypted) the volume is
+        an error unless it is so. A disk that vSphere shares among VMs needs a type with multiattach, unless C(shared=false) asks
+        for a copy of its own.
     type: dict
     default: {}
   availability_zone:
@@ -48,8 +71,33 @@ options:
     type: list
     elements: str
   flavor:
-    description: Name or ID of the flavor. Absent, the one with the fewest surplus processors and memory is taken.
+    description:
+      - Name or ID of the flavor. Absent, the one with the fewest surplus processors and memory is taken, and of several such one
+        whose extra specs (C(hw:cpu_sockets) and so on) suit the VM's sockets and cores.
+      - Where the flavor says nothing of sockets and cores, image properties of the volume that the server boots from do.
     type: str
+  key_name:
+    description: Key pair of the servers.
+    type: str
+  config_drive:
+    description: Whether the servers get a config drive.
+    type: bool
+  constraints:
+    description:
+      - Which VMs belong together or apart, a list of dictionaries as M(ferry.vmware.vm_move) takes them (C(ferry_constraints) of an
+        inventory). C(kind) V(together) (or V(EQ)) becomes a server group with the policy C(affinity), V(apart) (or V(NE)) one with
+        C(anti-affinity), each C(soft-) where C(required=false). C(name) makes the group's name, the same in each wave.
+      - V(pin), V(avoid) and V(hold) are about ESXi hosts and are only warned of. Nova has one group for a server.
+    type: list
+    elements: dict
+    default: []
+  rehearsal:
+    description:
+      - What a rehearsal will need of the quotas beside the landing. V(snapshot) is a snapshot of each volume and a volume from it,
+        V(clone) a clone of each volume; both are another server.
+    type: str
+    choices: [none, snapshot, clone]
+    default: none
   hypervisor:
     description: What runs the servers; it decides which family of image properties is set.
     type: str
@@ -143,6 +191,10 @@ vms:
       description:
         - One entry per disk, in order. C(id) is null where it is absent; C(state) is C(absent), C(copying) or C(complete).
         - C(create_metadata) is what to create it with, C(changes) what to set on it; empty where nothing is to do.
+        - C(attach) says the C(order) of the disk on the server (from 0, the one that it boots from), the C(bus), the C(device) name
+          that Nova gives it, and the C(serial) that the guest sees (the volume's ID).
+        - C(expect) is what it has to be by its type (C(encrypted), C(multiattach)), C(replace) the ID of a volume in error that holds
+          nothing and is to be removed first.
       type: list
       elements: dict
     ports:
@@ -153,7 +205,9 @@ vms:
       description: The flavor, with its surplus.
       type: dict
     server:
-      description: C(id) (null where absent), C(name), C(status), C(should), C(metadata) and C(changes).
+      description:
+        - C(id) (null where absent), C(name), C(status), C(should), C(metadata), C(key_name), C(config_drive), C(group)
+          (the server group, with C(id), C(name) and C(policy)) and C(changes).
       type: dict
     to_copy:
       description: Keys of the disks that are still to copy.
@@ -183,8 +237,19 @@ errors:
   returned: always
   type: list
   elements: dict
+server_groups:
+  description: Server groups of the wave, each with C(id) (null where absent), C(name), C(policy), C(constraint) and C(vms).
+  returned: always
+  type: list
+  elements: dict
+notes:
+  description: What is good to know of the wave.
+  returned: always
+  type: list
+  elements: str
 quotas:
-  description: What the wave needs of each quota, with C(what), C(needed), C(used), C(limit) (-1 is none). RAM is in MiB.
+  description:
+    - What the wave needs of each quota, with C(what), C(needed), C(used), C(limit) (-1 is none). RAM is in MiB, sizes are in GiB.
   returned: always
   type: list
   elements: dict
@@ -200,10 +265,16 @@ def main() -> None:
         **connection_spec(),
         "vms": {"type": "list", "elements": "dict", "required": True},
         "network_map": {"type": "dict", "default": {}},
+        "nics": {"type": "dict", "default": {}},
+        "port_policy": {"type": "str", "choices": ["check", "trust"], "default": "check"},
         "storage_map": {"type": "dict", "default": {}},
         "availability_zone": {"type": "str"},
         "security_groups": {"type": "list", "elements": "str"},
         "flavor": {"type": "str"},
+        "key_name": {"type": "str", "no_log": False},
+        "config_drive": {"type": "bool"},
+        "constraints": {"type": "list", "elements": "dict", "default": []},
+        "rehearsal": {"type": "str", "choices": ["none", "snapshot", "clone"], "default": "none"},
         "hypervisor": {"type": "str", "choices": ["kvm", "vmware"], "default": "kvm"},
         "hardware": {"type": "str", "choices": ["source", "virtio"], "default": "source"},
         "properties": {"type": "dict", "default": {}},

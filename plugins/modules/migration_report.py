@@ -31,9 +31,9 @@ options:
       state:
         description:
           - What was done. V(precopied) means that it runs on and most of it has been copied, V(mended) that the VM had been migrated before and
-            something altered since was put right.
+            something altered since was put right, V(rolled_back) that it was brought back to its source.
         type: str
-        choices: [migrated, precopied, mended, unchanged, failed]
+        choices: [migrated, precopied, mended, rolled_back, unchanged, failed]
         required: true
       source_uuid:
         description: Instance UUID of the VM at its source.
@@ -157,7 +157,7 @@ totals:
     bytes_resumed: 0
     seconds: 21.4
     repaired: 0
-    states: {migrated: 2, precopied: 0, mended: 0, unchanged: 0, failed: 0}
+    states: {migrated: 2, precopied: 0, mended: 0, rolled_back: 0, unchanged: 0, failed: 0}
 failed_vms:
   description: Names of the VMs that failed.
   returned: success

@@ -44,6 +44,10 @@ options:
         description: IDs of its security groups, all of them.
         type: list
         elements: str
+      fixed_ips:
+        description: Its addresses, all of them.
+        type: list
+        elements: str
 extends_documentation_fragment:
   - ferry.vmware.attributes
   - ferry.vmware.openstack
@@ -113,6 +117,7 @@ def main() -> None:
                 "mac_address": {"type": "str"},
                 "tags": {"type": "list", "elements": "str"},
                 "security_groups": {"type": "list", "elements": "str"},
+                "fixed_ips": {"type": "list", "elements": "str"},
             },
         },
     }

@@ -140,7 +140,7 @@ options:
   chunk_size:
     description: Bytes of one read; a multiple of 1 MiB, at most 64 MiB. Memory used is about O(workers) times this, twice.
     type: int
-    default: 4194304
+    default: 8388608
   verify:
     description:
       - Whether the target is read back and compared with the digests taken on the way. What differs is copied again and
@@ -170,6 +170,18 @@ options:
     description: What makes a command root when a volume is attached; not used where the module runs as root.
     type: str
     default: sudo
+  attach:
+    description:
+      - How a volume comes to this machine. V(nova) has Nova plug it in, where this machine is a server of the target cloud;
+        V(brick) connects it by os-brick, which needs root and a way to the storage. V(auto) is V(nova) where the firmware says that this
+        is a server of an OpenStack, and this cloud shows it, else V(brick).
+      - Into a volume of an encrypted type only V(nova) can write, since Nova opens the encryption.
+    type: str
+    choices: [auto, nova, brick]
+    default: auto
+  instance:
+    description: The id of this machine in Nova, where it cannot tell it by itself.
+    type: str
   take_over:
     description:
       - Take a volume over from another conversion host that holds it. Only when that machine is dead for certain.
@@ -269,6 +281,10 @@ disks:
           with what the volume says of itself, else V(assumed).
       type: str
       returned: where it was so
+    tail_cleared:
+      description: Bytes of the volume behind the disk (volumes come in whole GiB) that were not zero, and are now.
+      type: int
+      returned: where there were some
     bytes_read:
       description: Bytes read from the source.
       type: int
@@ -362,12 +378,14 @@ def main() -> None:
         bad_builds={"type": "list", "elements": "str"},
         budget={"type": "dict"},
         workers={"type": "int", "default": 4},
-        chunk_size={"type": "int", "default": 4 << 20},
+        chunk_size={"type": "int", "default": 8 << 20},
         verify={"type": "str", "choices": ["none", "sample", "full"], "default": "sample"},
         checksum={"type": "str", "choices": ["none", "sha256"], "default": "none"},
         ledger={"type": "path"},
         patience={"type": "int", "default": 60},
         root_helper={"type": "str", "default": "sudo"},
+        attach={"type": "str", "choices": ["auto", "nova", "brick"], "default": "auto"},
+        instance={"type": "str"},
         take_over={"type": "bool", "default": False},
         **long_task_spec(),
     )

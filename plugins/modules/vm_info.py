@@ -252,6 +252,9 @@ vms:
         sharing:
           description: V(sharingMultiWriter) where several VMs may write.
           type: str
+        bus_sharing:
+          description: V(virtualSharing) or V(physicalSharing) where its controller's bus is shared with other VMs.
+          type: str
         change_id:
           description: The current changeId. Only that of a snapshot's config is good for changed areas.
           type: str

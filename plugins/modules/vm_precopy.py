@@ -126,6 +126,12 @@ options:
   root_helper:
     description: See O(ferry.vmware.vm_disk_copy#module:root_helper).
     type: str
+  attach:
+    description: See O(ferry.vmware.vm_disk_copy#module:attach).
+    type: str
+  instance:
+    description: See O(ferry.vmware.vm_disk_copy#module:instance).
+    type: str
   take_over:
     description: See O(ferry.vmware.vm_disk_copy#module:take_over).
     type: bool

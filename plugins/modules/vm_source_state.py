@@ -18,7 +18,9 @@ description:
     RV(power_method) and RV(power_reason) what was done.
   - Keeps a block of text of its own in the VM's notes (annotation), all other text stays. A change by somebody else in the
     same moment is noticed and kept.
-  - Power comes first, then the custom attributes, then the note.
+  - Power comes first, then the network cards, the custom attributes, the note.
+  - With O(network=disconnected) or O(remember) what is found (power, network cards, change tracking) is written down before anything is
+    changed, in the custom attribute C(ferry.before) of the VM. M(ferry.vmware.vm_source_restore) brings the VM back by it.
 options:
   vm:
     description:
@@ -49,6 +51,24 @@ options:
     type: str
     choices: [fail, poweroff]
     default: fail
+  network:
+    description:
+      - V(disconnected) takes all network cards off the network, now and for the next power on, so that a VM that is started by
+        mistake cannot take an address that has moved.
+    type: str
+    choices: [unchanged, disconnected]
+    default: unchanged
+  remember:
+    description:
+      - Whether what is found is written down although nothing of it is changed here; before another module changes it.
+    type: bool
+    default: false
+  refuse_states:
+    description:
+      - Values of the custom attribute C(ferry.state) with which the module fails and changes nothing.
+    type: list
+    elements: str
+    default: []
   note:
     description:
       - Text of our block in the VM's notes.
@@ -72,6 +92,7 @@ attributes:
   idempotency:
     support: full
 seealso:
+  - module: ferry.vmware.vm_source_restore
   - module: vmware.vmware.vm_powerstate
     description: Power states of VMs in general.
 """
@@ -94,13 +115,11 @@ EXAMPLES = r"""
     attributes:
       ferry.state: migrated
 
-- name: Give it back
+- name: Shut it down and keep it off the network
   ferry.vmware.vm_source_state:
     vm: "{{ ferry_moref }}"
-    power: "on"
-    note: ""
-    attributes:
-      ferry.state: ""
+    power: shutdown
+    network: disconnected
 """
 
 RETURN = r"""
@@ -138,6 +157,11 @@ before:
     attributes:
       description: The custom attributes that were asked for, empty where they have no value.
       type: dict
+    nics:
+      description:
+        - The network cards, each with C(key), C(label), C(connected) and C(start_connected). Only with O(network=disconnected) or O(remember).
+      type: list
+      elements: dict
 after:
   description: The state that was reached, or in check mode would be.
   returned: always
@@ -175,6 +199,9 @@ def work(call: edge.Call) -> dict[str, Any]:
         shutdown_timeout=p["shutdown_timeout"],
         on_timeout=p["on_timeout"],
         note=p["note"],
+        network=p["network"],
+        remember=p["remember"],
+        refuse_states=tuple(p["refuse_states"] or ()),
         attributes={name: "" if value is None else str(value) for name, value in (p["attributes"] or {}).items()},
     )
     with client.connect(p) as session:
@@ -196,6 +223,9 @@ def main() -> None:
             power={"type": "str", "choices": ["unchanged", "shutdown", "off", "on"], "default": "unchanged"},
             shutdown_timeout={"type": "int", "default": 600},
             on_timeout={"type": "str", "choices": ["fail", "poweroff"], "default": "fail"},
+            network={"type": "str", "choices": ["unchanged", "disconnected"], "default": "unchanged"},
+            remember={"type": "bool", "default": False},
+            refuse_states={"type": "list", "elements": "str", "default": []},
             note={"type": "str"},
             attributes={"type": "dict", "default": {}},
         ),

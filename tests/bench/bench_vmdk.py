@@ -35,9 +35,10 @@ def make_disk(path: Path, size: int, percent: int) -> None:
         taken = count = 0
         for top in FILES:
             for file in sorted(top.rglob("*")):
-                if taken >= wanted:
+                if taken >= wanted - MIB:
                     break
-                if file.is_file() and not file.is_symlink() and os.access(file, os.R_OK):
+                # A file larger than what is left would make a small disk much fuller than was asked for.
+                if file.is_file() and not file.is_symlink() and os.access(file, os.R_OK) and file.stat().st_size <= wanted - taken:
                     shutil.copyfile(file, Path(folder) / f"{count:06d}-{file.name}"[:200])
                     taken += file.stat().st_size
                     count += 1

@@ -11,7 +11,7 @@ import json
 import re
 import uuid
 from pathlib import Path
-from typing import Any, Callable
+from typing import Any, Callable, Mapping
 
 from . import disks
 from .common import LabError
@@ -34,13 +34,17 @@ def size(value: Any) -> int:
     return int(found[1]) * UNITS[found[2]]
 
 
+#: For each key a converter, and the value where it is missing.
+Fields = Mapping[str, tuple[Callable[[Any], Any], Any]]
+
+
 class _Checker:
     """Takes fields out of a mapping and keeps every mistake, so that all are told at once."""
 
     def __init__(self) -> None:
         self.errors: list[str] = []
 
-    def take(self, where: str, data: Any, fields: dict[str, tuple[Callable[[Any], Any], Any]]) -> dict[str, Any]:
+    def take(self, where: str, data: Any, fields: Fields) -> dict[str, Any]:
         if not isinstance(data, dict):
             self.errors.append(f"{where}: a mapping is wanted")
             data = {}
@@ -234,7 +238,7 @@ def _cluster(c: _Checker, where: str, data: Any) -> dict[str, Any]:
             "rules": (_list, list),
         },
     )
-    names = {"name": (_text, _NEEDED), "vms": (_list, list), "hosts": (_list, list)}
+    names: Fields = {"name": (_text, _NEEDED), "vms": (_list, list), "hosts": (_list, list)}
     cluster["groups"] = [c.take(f"{where}, group {i}", x, names) for i, x in enumerate(cluster["groups"])]
     rule = {
         "name": (_text, _NEEDED),

@@ -342,7 +342,7 @@ def main(argv: list[str]) -> int:
             try:
                 found = storm(Path(folder) / "storm", number, 25)
                 print(f"seed {number}: {found.runs} runs, {found.kills} killed", flush=True)
-            except Exception:  # noqa: BLE001  # whatever it is, the other seeds are tried
+            except Exception:  # noqa: BLE001 - whatever it is, the other seeds are tried
                 traceback.print_exc()
                 bad.append(number)
     print(f"{count - len(bad)} of {count} storms held" + (f"; broken: {bad}" if bad else ""))

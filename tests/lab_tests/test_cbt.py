@@ -18,6 +18,7 @@ from typing import Any
 
 import pytest
 
+from ansible_collections.ferry.vmware.plugins.module_utils.disk.changes import ChangeId
 from ansible_collections.ferry.vmware.plugins.module_utils.errors import BadInput
 from ansible_collections.ferry.vmware.plugins.module_utils.vsphere import (
     area_query,
@@ -64,7 +65,7 @@ def test_tracking_is_switched_on_and_off_with_a_stun(vcenter: VCenter, session: 
         (2000, "Hard disk 1", "scsi0:0", True),
         (2016, "Hard disk 2", "scsi1:0", True),
     ]
-    assert all(changes.parse_change_id(d["change_id"]) for d in done["disks"])
+    assert all(ChangeId.parse(d["change_id"]) for d in done["disks"])
     asked = methods(vcenter)
     assert (asked["CreateSnapshot_Task"], asked["RemoveSnapshot_Task"], asked["ReconfigVM_Task"]) == (1, 1, 1)
     assert snapshots.every(session, find.find_vm(session, TWO)) == []

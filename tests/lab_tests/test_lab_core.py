@@ -27,7 +27,7 @@ from tests.lab import ca, disks, model
 from tests.lab.common import ROOT, LabError, Place, Process, need
 from tests.lab.fat import Fat16
 from tests.lab.vcenter import CONTROL_OFFSET, HTTPS_OFFSET, VCenter
-from tests.lab_tests.vcenter_lab import Client, free_base, small_model
+from tests.lab_tests.vcenter_lab import HELD, Client, free_base, give_back, small_model
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
@@ -56,6 +56,7 @@ def cli(tmp_path: Path) -> Iterator[Cli]:
     one = Cli(tmp_path, free_base())
     yield one
     one("wipe", "vcenter")
+    give_back(one.base)
 
 
 def test_parts_that_start_together_get_one_certificate(tmp_path: Path) -> None:
@@ -140,6 +141,9 @@ def test_ports_of_tests_are_theirs_alone_and_none_of_an_outgoing_connection() ->
     first = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text(encoding="ascii").split()[0])
     bases = [free_base() for _ in range(10)]
     assert len(set(bases)) == 10 and max(bases) + CONTROL_OFFSET < first
+    for base in bases:
+        give_back(base)
+    assert not set(bases) & HELD.keys()
 
 
 def test_every_mistake_in_a_model_is_told(tmp_path: Path) -> None:

@@ -90,7 +90,7 @@ def before_the_moves(monkeypatch: pytest.MonkeyPatch, work: Callable[[list[Any]]
 
 @pytest.mark.fault(
     "somebody moves a VM onto the host that another, which has to be apart from it, is about to go to",
-    where="drain",
+    where="moves",
     ends="that one does not go there; run again, it goes elsewhere",
 )
 def test_apart_also_from_what_others_have_moved_meanwhile(lab: Moves, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -107,7 +107,7 @@ def test_apart_also_from_what_others_have_moved_meanwhile(lab: Moves, monkeypatc
 
 
 @pytest.mark.fault(
-    "one VM is removed and another moved away by somebody while a host is drained", where="drain", ends="neither is moved back"
+    "one VM is removed and another moved away by somebody while a host is drained", where="moves", ends="neither is moved back"
 )
 def test_vms_that_somebody_removes_or_moves_meanwhile(lab: Moves, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as m:
@@ -141,7 +141,7 @@ def test_placements_of_hosts_that_are_gone_do_not_use_up_the_twenty(lab: Moves) 
     assert len(names) == 1 and lab.host(SHOP) != "esx1"
 
 
-@pytest.mark.fault("somebody writes attributes and notes while files are copied for hours", where="vm_move", ends="what was written stays")
+@pytest.mark.fault("somebody writes attributes and notes while files are copied for hours", where="moves", ends="what was written stays")
 def test_what_others_write_meanwhile_stays(lab: Moves) -> None:
     lab.vcenter.switch("relocate_seconds", 2)
     process = lab.start(SHOP, method="storage", datastore="共有 2")
@@ -153,7 +153,7 @@ def test_what_others_write_meanwhile_stays(lab: Moves) -> None:
 
 
 @pytest.mark.fault(
-    "the guest shuts down only after the run has given up waiting for it", where="vm_move", ends="the next run moves it and boots it"
+    "the guest shuts down only after the run has given up waiting for it", where="moves", ends="the next run moves it and boots it"
 )
 def test_a_guest_that_goes_down_late_is_booted(lab: Moves) -> None:
     with pytest.raises(FerryError) as e:
@@ -164,7 +164,7 @@ def test_a_guest_that_goes_down_late_is_booted(lab: Moves) -> None:
     assert lab.host("hung") == "esx2" and lab.power("hung") == "poweredOn" and "ferry.move" not in lab.attributes("hung")
 
 
-@pytest.mark.fault("SIGKILL between the boot and the removal of the note", where="vm_move", ends="a VM switched off later stays off")
+@pytest.mark.fault("SIGKILL between the boot and the removal of the note", where="moves", ends="a VM switched off later stays off")
 def test_a_note_that_was_left_does_not_boot_what_somebody_has_switched_off(lab: Moves) -> None:
     host = lab.client.all(vim.HostSystem)["esx1"]._moId
     lab.client.content.customFieldsManager.AddCustomFieldDef(name="ferry.move", moType=vim.VirtualMachine)
@@ -175,7 +175,7 @@ def test_a_note_that_was_left_does_not_boot_what_somebody_has_switched_off(lab: 
     assert lab.host(SHOP) == "esx2" and lab.power(SHOP) == "poweredOff"
 
 
-@pytest.mark.fault("attributes of our names that somebody else has written", where="vm_move", ends="they count for nothing")
+@pytest.mark.fault("attributes of our names that somebody else has written", where="moves", ends="they count for nothing")
 def test_a_note_of_another_hand_counts_for_nothing(lab: Moves) -> None:
     lab.client.content.customFieldsManager.AddCustomFieldDef(name="ferry.move", moType=None)
     for number, text in enumerate(NOTES):
@@ -185,7 +185,7 @@ def test_a_note_of_another_hand_counts_for_nothing(lab: Moves) -> None:
         assert lab.power(BATCH) == "poweredOff"
 
 
-@pytest.mark.fault("a lock that says it was taken in the far future", where="machine_register", ends="broken like one that says nothing")
+@pytest.mark.fault("a lock that says it was taken in the far future", where="moves", ends="broken like one that says nothing")
 def test_a_lock_of_another_hand_is_not_held_for_ever(lab: Moves) -> None:
     manager = lab.client.content.customFieldsManager
     with client.connect(lab.connection) as session:
@@ -211,7 +211,7 @@ def test_what_is_no_folder_is_not_taken_for_one(lab: Moves) -> None:
     assert folder._wsdlName == "Folder" and folder._moId == lab.client.all(vim.Folder)["vm"]._moId
 
 
-@pytest.mark.fault("the session expires between any two calls", where="vm_move", ends="logged in again: moved once")
+@pytest.mark.fault("the session expires between any two calls", where="moves", ends="logged in again: moved once")
 def test_sessions_that_expire_all_the_time(lab: Moves) -> None:
     before = lab.sha(BOOKS)
     lab.vcenter.switch("relocate_seconds", 1)
@@ -228,7 +228,7 @@ def test_sessions_that_expire_all_the_time(lab: Moves) -> None:
 
 @pytest.mark.fault(
     "InvalidState and ManagedObjectNotFound from any call",
-    where="vm_move",
+    where="moves",
     ends="one typed error that says where the VM is; run again, it goes on",
 )
 @pytest.mark.parametrize(

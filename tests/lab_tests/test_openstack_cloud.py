@@ -20,7 +20,7 @@ from typing import Any, Iterator
 import pytest
 
 from ansible_collections.ferry.vmware.plugins.module_utils.errors import BadInput, Busy, Interrupted, ServerError, SinkError
-from ansible_collections.ferry.vmware.plugins.module_utils.openstack_cloud import client, glance, images, landing, properties, volumes
+from ansible_collections.ferry.vmware.plugins.module_utils.openstack_cloud import client, glance, images, landing, volumes
 
 #: os-brick's libraries import eventlet where it is installed, which warns of every fork thereafter.
 pytestmark = pytest.mark.filterwarnings("ignore:Using fork:DeprecationWarning")
@@ -241,6 +241,7 @@ def land(vms: list[dict[str, Any]], folder: Path) -> dict[str, Any]:
     return entry
 
 
+@pytest.mark.long
 def test_a_vm_lands_once_and_what_is_altered_is_mended(conn: Any, admin: Any, vms: list[dict[str, Any]], tmp_path: Path) -> None:
     first = land(vms, tmp_path)
     assert [v["state"] for v in first["volumes"]] == ["absent", "absent"]
@@ -401,34 +402,3 @@ def test_the_odd_boot_record_that_glance_refuses_as_raw_passes_converted(conn: A
     with pytest.raises(BadInput, match="safety checks"):
         upload(conn, name, src=str(odd), convert="never")
     assert upload(conn, name, src=str(odd))["image"]["status"] == "active"
-
-
-# -- what Nova knows --------------------------------------------------------------------------------------------------
-
-ASK_NOVA = """
-import json
-from nova.objects import fields
-from nova.virt.vmwareapi import constants
-names = {"hw_disk_bus": fields.DiskBus, "hw_scsi_model": fields.SCSIModel, "hw_vif_model": fields.VIFModel,
-         "hw_firmware_type": fields.FirmwareType, "os_type": fields.OSType, "os_secure_boot": fields.SecureBoot}
-known = {key: list(kind.ALL) for key, kind in names.items()}
-known["vmware_adaptertype"] = list(constants.VALID_ADAPTER_TYPES) if hasattr(constants, "VALID_ADAPTER_TYPES") else [
-    constants.DEFAULT_ADAPTER_TYPE, constants.ADAPTER_TYPE_BUSLOGIC, constants.ADAPTER_TYPE_IDE, constants.ADAPTER_TYPE_LSILOGICSAS,
-    constants.ADAPTER_TYPE_PARAVIRTUAL]
-print(json.dumps(known))
-"""
-
-
-def test_every_value_is_one_that_the_installed_nova_knows() -> None:
-    checkout = Path(os.environ["FERRY_LAB_SHIM"]).parents[3]
-    python = checkout / "build" / "venv-openstack" / "bin" / "python"
-    known = json.loads(subprocess.run([str(python), "-W", "ignore", "-c", ASK_NOVA], check=True, capture_output=True, text=True).stdout)
-    classes = [c for row in properties.controllers.CONTROLLERS for c in row.device_classes]
-    for controller in classes:
-        for nic in [*properties.NIC_MODELS, *properties.VMWARE_NIC_MODELS]:
-            for hypervisor in ("kvm", "vmware"):
-                for hardware in ("source", "virtio"):
-                    facts = {"guest_id": "rhel9_64Guest", "firmware": "efi", "secure_boot": True, "nics": [{"type": nic}]}
-                    found = properties.for_vm(facts, {"controller": controller}, hypervisor=hypervisor, hardware=hardware)
-                    for key, value in found.items():
-                        assert key not in known or value in known[key], (key, value)

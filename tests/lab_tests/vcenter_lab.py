@@ -12,6 +12,7 @@ import os
 import random
 import ssl
 import tempfile
+import time
 import urllib.error
 import urllib.parse
 import urllib.request
@@ -33,8 +34,12 @@ JAPANESE = "在庫 01 管理"
 DISKS = ("pvscsi", "lsilogic", "lsilogic-sas", "buslogic")
 
 
+#: The locks of this process, by port base.
+HELD: dict[int, int] = {}
+
+
 def free_base(offsets: Sequence[int] = (HTTPS_OFFSET, CONTROL_OFFSET)) -> int:
-    """A port base whose ports (by default vCenter's) are free, and which no other process of these tests takes.
+    """A port base whose ports (by default vCenter's) are free, and which no other process of these tests takes until it is given back.
 
     The ports lie below those that the kernel gives to outgoing connections: one of these may take a port between our look and the lab's
     start, and keeps it for a minute after its end.
@@ -52,8 +57,15 @@ def free_base(offsets: Sequence[int] = (HTTPS_OFFSET, CONTROL_OFFSET)) -> int:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             os.close(lock)
+            time.sleep(0.01)  # all of them may be taken for a while
             continue
-        return base  # the lock stays until this process ends
+        HELD[base] = lock
+        return base
+
+
+def give_back(base: int) -> None:
+    """What runs there has ended. There are fewer bases than vCenters in all of the tests together."""
+    os.close(HELD.pop(base))
 
 
 def write_raw(path: Path, size: int, seed: int) -> Path:
@@ -291,9 +303,13 @@ class Client:
 @contextmanager
 def running(folder: Path, model: Path) -> Iterator[VCenter]:
     """A vCenter with this model, stopped at the end."""
-    lab = VCenter(Place(folder / "state", free_base()))
-    lab.up(model)
+    base = free_base()
     try:
-        yield lab
+        lab = VCenter(Place(folder / "state", base))
+        lab.up(model)
+        try:
+            yield lab
+        finally:
+            lab.down()
     finally:
-        lab.down()
+        give_back(base)

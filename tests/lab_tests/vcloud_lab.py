@@ -36,12 +36,16 @@ def free_base() -> int:
 @contextmanager
 def running(folder: Path, model: Path | None = None) -> Iterator[VCloud]:
     """A vCloud Director with this model (default: models/vcloud.yml), stopped at the end; it must not have met anything unforeseen."""
-    lab = VCloud(Place(folder / "state", free_base()))
-    lab.up(model)
+    base = free_base()
     try:
-        yield lab
+        lab = VCloud(Place(folder / "state", base))
+        lab.up(model)
+        try:
+            yield lab
+        finally:
+            lab.down()
     finally:
-        lab.down()
+        vcenter_lab.give_back(base)
     assert lab.process.log_file.read_text() == ""
 
 

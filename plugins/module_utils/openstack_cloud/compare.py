@@ -13,18 +13,10 @@ from __future__ import annotations
 from typing import Any
 
 from .matching import differing
+from .properties import HARDWARE
 
 #: Image properties that are ours to remove: a controller of an earlier plan must not stay beside the new one's.
-MANAGED = (
-    "hw_disk_bus",
-    "hw_scsi_model",
-    "hw_vif_model",
-    "hw_firmware_type",
-    "hw_machine_type",
-    "os_secure_boot",
-    "vmware_adaptertype",
-    "vmware_ostype",
-)
+MANAGED = HARDWARE
 #: Statuses of a server on its way; whoever applies the plan waits for their end.
 PASSING = ("BUILD", "REBUILD", "REBOOT", "HARD_REBOOT")
 
@@ -122,6 +114,10 @@ def _port(entry: dict[str, Any], port: dict[str, Any]) -> None:
             field="security_groups",
             **facts,
         )
+    addresses = [f["ip_address"] for f in port["fixed_ips"] or ()]
+    if addresses and sorted(addresses) != sorted(found["addresses"]):
+        update["fixed_ips"] = addresses
+        _note(entry, "drift", "port", f"{what}: addresses", found["addresses"], addresses, field="fixed_ips", **facts)
     if server["id"] and not server["replace"] and found["device_id"] != server["id"]:
         _note(entry, "drift", "port", f"{what}: attached to the server", found["device_id"], server["id"], field="device_id", **facts)
 

@@ -7,12 +7,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Iterable, Mapping
+from typing import Any, Callable, Iterable, Mapping
 
 from ..errors import BadInput, bounded
 
 #: Extra specs that give a server special hardware or a reserved place. Such a flavor is never chosen, only named.
 SPECIAL = ("pci_passthrough:", "resources:", "resources", "trait:", "trait", "aggregate_instance_extra_specs:", "accel:")
+
+
+_Waste = tuple[float, bool, int, int, str, str]
 
 
 @dataclass(frozen=True)
@@ -55,11 +58,12 @@ def _special(row: Mapping[str, Any]) -> bool:
     return any(str(key).startswith(SPECIAL) for key in row.get("extra_specs") or {})
 
 
-def _waste(choice: Choice, row: Mapping[str, Any], cpus: int, memory_mb: int) -> tuple[float, int, int, str, str]:
-    """Surplus of processors and memory, each as a share of what is asked for; then unused disks; then the name, so that ties are stable."""
+def _waste(choice: Choice, row: Mapping[str, Any], cpus: int, memory_mb: int, suits: bool) -> _Waste:
+    """Surplus of processors and memory, each as a share of what is asked for; then what does not suit; then unused disks; then the
+    name, so that ties are stable."""
     share = choice.surplus_cpus / max(cpus, 1) + choice.surplus_memory_mb / max(memory_mb, 1)
     unused = _number(row.get("OS-FLV-EXT-DATA:ephemeral")) * 1024 + _number(row.get("swap"))
-    return (round(share, 9), choice.disk_gb, unused, choice.name, choice.id)
+    return (round(share, 9), not suits, choice.disk_gb, unused, choice.name, choice.id)
 
 
 def named(flavors: Iterable[Mapping[str, Any]], wanted: str, cpus: int = 0, memory_mb: int = 0) -> Choice:
@@ -76,21 +80,29 @@ def named(flavors: Iterable[Mapping[str, Any]], wanted: str, cpus: int = 0, memo
     return _choice(found[0], cpus, memory_mb)
 
 
-def fit(flavors: Iterable[Mapping[str, Any]], cpus: int, memory_mb: int, disk_gb: int = 0) -> Choice:
+def fit(
+    flavors: Iterable[Mapping[str, Any]],
+    cpus: int,
+    memory_mb: int,
+    disk_gb: int = 0,
+    *,
+    suits: Callable[[Mapping[str, Any]], bool] = lambda row: True,
+) -> Choice:
     """The flavor with the fewest surplus that has at least this much.
 
     :param memory_mb: MiB.
     :param disk_gb: GiB of local root disk that are needed; 0 for a server that boots from a volume.
+    :param suits: of flavors of the same surplus, those whose row this is true of go first.
     :raises BadInput: none fits; lists the nearest.
     """
     rows = [r for r in flavors if not r.get("OS-FLV-DISABLED:disabled")]
-    fitting: list[tuple[tuple[float, int, int, str, str], Choice]] = []
-    special: list[tuple[tuple[float, int, int, str, str], Choice]] = []
+    fitting: list[tuple[_Waste, Choice]] = []
+    special: list[tuple[_Waste, Choice]] = []
     for row in rows:
         choice = _choice(row, cpus, memory_mb)
         if choice.surplus_cpus < 0 or choice.surplus_memory_mb < 0 or choice.disk_gb < disk_gb:
             continue
-        (special if _special(row) else fitting).append((_waste(choice, row, cpus, memory_mb), choice))
+        (special if _special(row) else fitting).append((_waste(choice, row, cpus, memory_mb, suits(row)), choice))
     if fitting:
         return min(fitting, key=lambda pair: pair[0])[1]
     need = f"{cpus} processors and {memory_mb} MiB" + (f" and {disk_gb} GiB of disk" if disk_gb else "")

@@ -14,6 +14,8 @@ from ..errors import BadInput, Busy, FerryError, ServerError, bounded
 from .client import SERVICES, call, explain, get, listing, of_status, said_in
 
 PATCH_TYPE = "application/openstack-images-v2.1-json-patch"
+#: A token that lives less than these seconds is renewed before an upload begins.
+TOKEN_SECONDS = 1800
 
 
 def get_image(conn: Any, image_id: str) -> dict[str, Any]:
@@ -27,11 +29,17 @@ def find(conn: Any, name: str) -> list[dict[str, Any]]:
     query = {"name": _quoted(name), "owner": conn.current_project_id}
     found = list(listing(conn, "image", "/images", "images", step="find the image", params=query))
     if not found:
-        answer = call(conn, "image", "GET", f"/images/{_segment(name)}", step="find the image", allow=(400, 404))
+        answer = call(conn, "image", "GET", f"/images/{segment(name)}", step="find the image", allow=(400, 404))
         found = [answer.json()] if answer.status_code == 200 and answer.json().get("owner") == conn.current_project_id else []
     return sorted(
         (i for i in found if i.get("status") not in ("deleted", "pending_delete")), key=lambda i: (str(i.get("created_at")), i["id"])
     )
+
+
+def of_a_server(image: Mapping[str, Any]) -> bool:
+    """Whether it is a snapshot or backup of a server. Nova hands it the properties of the image that the server was made from, with
+    our marks among them (nova/compute/utils.py, initialize_instance_snapshot_metadata; block_device_mapping: of a server with volumes)."""
+    return image.get("image_type") in ("snapshot", "backup") or any(image.get(k) for k in ("base_image_ref", "block_device_mapping"))
 
 
 def _quoted(name: str) -> str:
@@ -39,7 +47,8 @@ def _quoted(name: str) -> str:
     return f'in:"{name}"' if "," in name or '"' in name else name
 
 
-def _segment(text: str) -> str:
+def segment(text: str) -> str:
+    """C(text) as a part of a path: nothing in it leads elsewhere."""
     return "".join(c for c in text if c.isalnum() or c in "-_.")[:64] or "-"
 
 
@@ -75,6 +84,16 @@ def change(conn: Any, image: Mapping[str, Any], wanted: Mapping[str, Any]) -> di
     return changed
 
 
+def renew(conn: Any, step: str) -> None:
+    """Log in anew where the token ends soon: a body that is read while it is sent can be sent only once."""
+    known = getattr(conn.session.auth, "get_access", None)
+    try:
+        if known is not None and known(conn.session).will_expire_soon(TOKEN_SECONDS) and conn.session.invalidate():
+            conn.authorize()
+    except Exception as e:  # noqa: BLE001 - see client.connect()
+        raise explain(e, step, at=SERVICES["identity"]) from None
+
+
 def send(
     conn: Any, image_id: str, data: Iterator[bytes], *, stage: bool = False, size: int | None = None, store: str | None = None
 ) -> None:
@@ -90,6 +109,7 @@ def send(
     if store and not stage:
         headers["x-image-meta-store"] = store
     step = "send the image"
+    renew(conn, step)
     try:
         answer = conn.image.request(
             f"/images/{image_id}/{'stage' if stage else 'file'}",
@@ -100,6 +120,8 @@ def send(
             headers=headers,
             connect_retries=0,
             status_code_retries=0,
+            # After a 401, keystoneauth would send the rest of the data under a new token as if it were all of it.
+            allow_reauth=False,
         )
     except Exception as e:  # the SDK, keystoneauth and requests have no common base class: explain() sorts them
         # The connection is closed at once, so that the server sees the upload's end and lets the image go.
@@ -115,6 +137,14 @@ def methods(conn: Any) -> list[str]:
     """Import methods that the server has."""
     body = get(conn, "image", "/info/import", step="read the import methods")
     return [str(m) for m in (body.get("import-methods") or {}).get("value") or ()]
+
+
+def known_stores(conn: Any) -> list[str]:
+    """Ids of the server's stores; none where it does not have several."""
+    answer = call(conn, "image", "GET", "/info/stores", step="read the stores", allow=(404,))
+    if answer.status_code != 200:
+        return []
+    return [str(row["id"]) for row in answer.json().get("stores") or ()]
 
 
 def start_import(conn: Any, image_id: str, method: Mapping[str, Any], stores: Sequence[str] = ()) -> None:
@@ -199,7 +229,7 @@ def set_members(conn: Any, image_id: str, before: Iterable[str], wanted: Iterabl
     for project in sorted(set(wanted) - set(before)):
         call(conn, "image", "POST", path, step="share the image", body={"member": project})
     for project in sorted(set(before) - set(wanted)):
-        call(conn, "image", "DELETE", f"{path}/{_segment(project)}", step="stop sharing the image", allow=(404,))
+        call(conn, "image", "DELETE", f"{path}/{segment(project)}", step="stop sharing the image", allow=(404,))
 
 
 def delete(conn: Any, image: Mapping[str, Any]) -> None:

@@ -5,11 +5,13 @@
 """Which of the target's servers, volumes and ports are those of one VM, and what they are like. Pure.
 
 Tags and metadata say it. Where somebody took them away by hand, what is left says it: a volume attached to our server under
-its planned name, a port of our server with its MAC, a server that holds our volumes. Nothing is taken for ours by its name alone.
+its planned name, a port of our server with its MAC, a server that boots from our volume. Nothing is taken for ours by its name alone, and no server by a
+volume that is only attached to it: that may be the conversion host, which copies.
 """
 
 from __future__ import annotations
 
+import re
 from typing import Any, Collection, Iterable, Mapping, Sequence
 
 from ..errors import bounded
@@ -29,6 +31,20 @@ def _attached(server: Row) -> list[str]:
     return [v["id"] for v in server.get("os-extended-volumes:volumes_attached") or ()]
 
 
+#: The first disk of a server, by Nova's name of it.
+_FIRST = re.compile(r"(/dev/)?(vd|sd|hd|xvd|ubd)a")
+
+
+def _boots_from(server: Row, volumes: Sequence[Row]) -> bool:
+    """Whether the server boots from one of C(volumes). A server that was made of an image has a disk of its own in front of them."""
+    if server.get("image"):
+        return False
+    here = [a for v in volumes for a in v.get("attachments") or () if a.get("server_id") == server["id"]]
+    if any(a.get("device") for a in here):
+        return any(_FIRST.fullmatch(str(a.get("device") or "")) for a in here)
+    return bool(here) and set(_attached(server)) <= {v["id"] for v in volumes}
+
+
 class Known:
     """What of the target belongs to the VM with the instance uuid C(source)."""
 
@@ -38,8 +54,7 @@ class Known:
         self._volumes: Sequence[Row] = [v for v in target.volumes if str(_metadata(v).get(SOURCE) or "").lower() == source]
         self.servers: Sequence[Row] = [s for s in target.servers if str(_metadata(s).get(SOURCE) or "").lower() == source]
         if not self.servers:
-            holders = {i for v in self._volumes for i in servers_of(v)}
-            self.servers = [s for s in target.servers if s["id"] in holders and not _metadata(s).get(SOURCE)]
+            self.servers = [s for s in target.servers if not _metadata(s).get(SOURCE) and _boots_from(s, self._volumes)]
         held = {i for s in self.servers for i in _attached(s)}
         self._held = [v for v in target.volumes if v["id"] in held]
 
@@ -146,6 +161,12 @@ def never_ran(server: Row | None) -> bool:
     Its volumes and ports were there before it and stay.
     """
     return server is not None and server.get("status") == "ERROR" and not server.get("OS-SRV-USG:launched_at")
+
+
+def empty_in_error(volume: Row) -> bool:
+    """Whether Cinder could not make the volume: nothing was ever written to it, so it may be made anew."""
+    written = {"ferry_digest", "ferry_pass", "ferry_ledger", "ferry_change_id"} & set(_metadata(volume))
+    return volume.get("status") == "error" and volume_state(volume) == "copying" and not written and not servers_of(volume)
 
 
 def volume_problem(volume: Row | None, wanted: Mapping[str, Any], server_id: str | None) -> str | None:

@@ -10,150 +10,55 @@ All errors of the whole wave are found before its first byte travels.
 
 from __future__ import annotations
 
-import re
-from dataclasses import dataclass, field
-from typing import Any, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Mapping, Sequence
 
 from ..errors import BadInput, bounded
-from . import compare, flavors, matching, properties
-from .target import DISK, NIC, ROLE, SCOPE, SOURCE, STATE, Target
+from . import cards, compare, flavors, formats, groups, matching, properties, quota, storage, topology
+from .options import MAX_NAME, Options, name_of, root_index, source_of
+from .target import DISK, ROLE, SCOPE, SOURCE, STATE, Target
 
 GIB = 1 << 30
-#: Names in OpenStack end here (characters).
-MAX_NAME = 255
-PER_VM = (
-    "availability_zone",
-    "flavor",
-    "hardware",
-    "hypervisor",
-    "keep_mac",
-    "network_map",
-    "properties",
-    "security_groups",
-    "server_name",
-    "server_state",
-    "storage_map",
-    "volume_name",
-    "port_name",
-    "metadata",
-)
+#: What Nova's libvirt driver calls the disks of a bus (nova/virt/libvirt/blockinfo.py, get_dev_prefix_for_disk_bus).
+_DEVICES = {"virtio": "vd", "ide": "hd"}
+#: Characters of a key and a value of a server's metadata (Compute API, "Server metadata").
+_MAX_METADATA = 255
 
 
-@dataclass(frozen=True)
-class Options:
-    """What the user said. Each may be said for one VM too, in the C(options) of its facts.
-
-    C(network_map): source network to target network (name or id); null leaves that card out.
-    C(storage_map): source datastore, or C(*), to volume type; null or empty is the cloud's default type.
-    """
-
-    network_map: Mapping[str, Any] = field(default_factory=dict)
-    storage_map: Mapping[str, Any] = field(default_factory=dict)
-    availability_zone: str | None = None
-    security_groups: Sequence[str] | None = None
-    flavor: str | None = None
-    hypervisor: str = "kvm"
-    hardware: str = "source"
-    keep_mac: bool = True
-    properties: Mapping[str, Any] = field(default_factory=dict)
-    metadata: Mapping[str, Any] = field(default_factory=dict)
-    server_name: str = "{name}"
-    volume_name: str = "{name}-disk{index}"
-    port_name: str = "{name}-nic{index}"
-    server_state: str = "started"
-
-    def of(self, vm: Mapping[str, Any]) -> Options:
-        """These options with what C(vm) says of its own."""
-        own = vm.get("options") or {}
-        unknown = sorted(set(own) - set(PER_VM))
-        if unknown:
-            raise BadInput(f"Unknown options of one VM: {', '.join(bounded(u, 40) for u in unknown)}. Known are {', '.join(PER_VM)}.")
-        return Options(**{**self.__dict__, **{k: v for k, v in own.items() if v is not None}})
-
-
-def name_of(template: str, vm: Mapping[str, Any], index: int | None = None, key: object = None) -> str:
-    """A name from a template with {name}, {uuid}, {moref}, {index} (from 0) and {key}."""
-    words = {"name": vm.get("name"), "uuid": vm.get("instance_uuid"), "moref": vm.get("moref"), "index": index, "key": key}
-
-    def word(match: re.Match[str]) -> str:
-        if match[1] not in words:
-            raise BadInput(f"Unknown word {match[0]} in the name template {bounded(template, 100)}; known are {', '.join(words)}.")
-        return str(words[match[1]])
-
-    return re.sub(r"\{(\w*)\}", word, template)[:MAX_NAME]
-
-
-def source_of(vm: Mapping[str, Any]) -> str:
-    """The VM's instance uuid, by which everything made for it is tagged."""
-    found = str(vm.get("instance_uuid") or "")
-    if not re.fullmatch(r"[0-9A-Fa-f-]{8,64}", found):
-        raise BadInput("The VM's facts have no instance uuid; nothing could be found again.", vm=str(vm.get("name") or "?"))
-    return found.lower()
-
-
-def root_index(vm: Mapping[str, Any]) -> int:
-    """Which disk the VM boots from: the first of its boot order, else its first."""
-    keys = [str(d.get("key")) for d in vm.get("disks") or ()]
-    for key in vm.get("boot_disks") or ():
-        if str(key) in keys:
-            return keys.index(str(key))
-    return 0
-
-
-def mapped_network(nic: Mapping[str, Any], network_map: Mapping[str, Any]) -> tuple[bool, str | None]:
-    """(whether the card's network is mapped, to which; None: the card is left out)."""
-    for key in (nic.get("network"), nic.get("network_moref"), "*"):
-        if key is not None and key in network_map:
-            value = network_map[key]
-            if isinstance(value, Mapping):
-                value = value.get("network")
-            return True, str(value) if value else None
-    return False, None
-
-
-def wanted_names(vms: Iterable[Mapping[str, Any]], options: Options) -> tuple[set[str], set[str]]:
-    """(networks, port names) that the wave asks for: what read_target() has to look at. Errors are left to plan()."""
-    networks: set[str] = set()
-    names: set[str] = set()
-    for vm in vms:
-        try:
-            own = options.of(vm)
-            for index, nic in enumerate(vm.get("nics") or ()):
-                known, network = mapped_network(nic, own.network_map)
-                if known and network:
-                    networks.add(network)
-                    names.add(name_of(own.port_name, vm, index, nic.get("key")))
-        except BadInput:
-            continue  # plan() tells it, with all others
-    return networks, names
-
-
+@dataclass
 class _Wave:
     """What has to be compared across the VMs of a wave."""
 
-    def __init__(self) -> None:
-        self.names: dict[tuple[str, str], str] = {}
-        self.macs: dict[tuple[str, str], str] = {}
-        self.needs: dict[str, int] = {}
-        self.sources: dict[str, str] = {}
-
-    def need(self, what: str, amount: int) -> None:
-        self.needs[what] = self.needs.get(what, 0) + amount
+    claims: cards.Claims
+    names: dict[tuple[str, str], str] = field(default_factory=dict)
+    sources: dict[str, str] = field(default_factory=dict)
+    needs: quota.Needs = field(default_factory=quota.Needs)
 
 
 def plan(vms: Sequence[Mapping[str, Any]], target: Target, options: Options) -> dict[str, Any]:
-    """The plan of a wave: C(vms) (one entry per VM, in order), C(errors) (of the whole wave, each with its VM), C(quotas)."""
-    wave = _Wave()
+    """The plan of a wave: C(vms) (one entry per VM, in order), C(errors) (of the whole wave, each with its VM), C(quotas),
+    C(server_groups) and C(notes)."""
+    wave = _Wave(cards.Claims(target.ports))
     entries = [_entry(vm, target, options, wave) for vm in vms]
+    servers = {i: str(e["server"]["id"]) for i, e in enumerate(entries) if e["server"] and e["server"]["id"] and not e["server"]["replace"]}
+    grouping = groups.grouping(vms, options.constraints, target.server_groups, servers)
+    for i, entry in enumerate(entries):
+        entry["warnings"] += grouping.warnings.get(i, [])
+        if entry["server"]:
+            group = grouping.of.get(i)
+            entry["server"]["group"] = {k: group[k] for k in ("id", "name", "policy")} if group else None
+    for group in grouping.groups:
+        wave.needs.add("server_groups", 0 if group["id"] else 1)
     errors = [{"vm": e["name"], "what": what, "text": f"{e['name']}: {what}"} for e in entries for what in e["errors"]]
-    quotas = []
-    for what, amount in sorted(wave.needs.items()):
-        limit, used = target.quotas.get(what, (-1, 0))
-        quotas.append({"what": what, "needed": amount, "used": used, "limit": limit})
-        if limit >= 0 and amount > 0 and used + amount > limit:
-            text = f"the quota of {what} is {limit}, {used} are used, the wave needs {amount} more"
-            errors.append({"vm": None, "what": text, "text": text})
-    return {"vms": entries, "errors": errors, "quotas": quotas}
+    quotas, exceeded = quota.check(wave.needs, target.quotas)
+    members = target.quotas.get("server_group_members", (-1, 0))[0]
+    exceeded += [
+        f"the server group {bounded(g['name'], 100)} would have {g['members']} members, a group may have {members}"
+        for g in grouping.groups
+        if 0 <= members < g["members"]
+    ]
+    errors += [{"vm": None, "what": text, "text": text} for text in [*grouping.errors, *exceeded]]
+    return {"vms": entries, "errors": errors, "quotas": quotas, "server_groups": grouping.groups, "notes": grouping.notes}
 
 
 def _entry(vm: Mapping[str, Any], target: Target, options: Options, wave: _Wave) -> dict[str, Any]:
@@ -180,13 +85,18 @@ def _entry(vm: Mapping[str, Any], target: Target, options: Options, wave: _Wave)
             errors.append(f"it has the same instance uuid ({source}) as {wave.sources[source]}")
         wave.sources.setdefault(source, name)
         server = _server(vm, own, known, target, entry, wave)
+        entry["flavor"] = _flavor(vm, own, target, server, errors)
+        own = _with_topology(vm, own, target, server, entry)
         _volumes(vm, own, known, target, entry, wave)
-        _ports(vm, own, known, target, entry, wave)
-        entry["flavor"] = _flavor(vm, own, target, server, errors, wave)
+        cards.plan_ports(vm, own, known, target, entry, wave.claims)
+        for port in entry["ports"]:
+            _claim(wave, "port", port["name"], f"{port['nic']} of {name} ({source})", errors)
+        _order(vm, own, entry)
+        _needs(own, entry, wave)
     except BadInput as e:
         errors.append(e.message)
         return entry
-    entry["warnings"] += properties.concerns(vm)
+    entry["warnings"] += [*properties.concerns(vm), *(bounded(p, 300) for p in vm.get("problems") or ())]
     compare.compare(entry)
     return entry
 
@@ -214,19 +124,49 @@ def _server(
     zone = own.availability_zone
     if zone and target.zones and zone not in target.zones:
         errors.append(f"there is no availability zone {bounded(zone, 60)}; there are {', '.join(target.zones)}")
+    metadata = {**{str(k): str(v) for k, v in own.metadata.items()}, SOURCE: entry["source"], SCOPE: entry["name"][:MAX_NAME]}
+    errors += _metadata_problems(metadata, target)
+    if own.key_name and target.keypairs is not None and own.key_name not in target.keypairs:
+        known_keys = bounded(", ".join(sorted(target.keypairs)), 200) or "none"
+        errors.append(f"there is no key pair {bounded(own.key_name, 80)!r} of this user; there are: {known_keys}")
+    if found is not None and not matching.never_ran(found):
+        entry["warnings"] += _fixed_at_creation(found, own)
     entry["server"] = {
         "id": found["id"] if found else None,
         "name": name,
         "status": found.get("status") if found else "absent",
         "should": "ACTIVE" if own.server_state == "started" else "SHUTOFF",
-        "metadata": {**{str(k): str(v) for k, v in own.metadata.items()}, SOURCE: entry["source"], SCOPE: entry["name"][:MAX_NAME]},
+        "metadata": metadata,
         "availability_zone": zone,
+        "key_name": own.key_name,
+        "config_drive": own.config_drive,
+        "group": None,
         "replace": matching.never_ran(found),
         "found": matching.server_facts(found),
     }
-    if found is None:
-        wave.need("instances", 1)
     return found
+
+
+def _metadata_problems(metadata: Mapping[str, str], target: Target) -> list[str]:
+    long = sorted(bounded(k, 40) for k, v in metadata.items() if not 0 < len(k) <= _MAX_METADATA or len(v) > _MAX_METADATA)
+    found = [f"metadata of a server has keys and values of up to {_MAX_METADATA} characters; too long: {', '.join(long)}"] if long else []
+    limit = target.quotas.get("server_metadata", (-1, 0))[0]
+    if 0 <= limit < len(metadata):
+        found.append(f"its server would have {len(metadata)} entries of metadata, the quota is {limit}")
+    return found
+
+
+def _fixed_at_creation(found: Mapping[str, Any], own: Options) -> list[str]:
+    """What differs on a server that is there, and that Nova sets only when it makes one."""
+    rows: list[tuple[str, Any, Any]] = [
+        ("key", found.get("key_name"), own.key_name),
+        ("availability zone", found.get("OS-EXT-AZ:availability_zone"), own.availability_zone),
+        ("config drive", str(found.get("config_drive")).lower() == "true", own.config_drive),
+    ]
+    shown = [
+        f"{what} ({bounded(is_ or 'none', 60)}, planned is {bounded(should, 60)})" for what, is_, should in rows if should and is_ != should
+    ]
+    return [f"its server has another {' and '.join(shown)}; Nova sets that only when it makes a server, so it is left"] if shown else []
 
 
 def _volumes(vm: Mapping[str, Any], own: Options, known: matching.Known, target: Target, entry: dict[str, Any], wave: _Wave) -> None:
@@ -236,19 +176,23 @@ def _volumes(vm: Mapping[str, Any], own: Options, known: matching.Known, target:
         errors.append("it has no disks")
         return
     root = root_index(vm)
-    types = {t["name"]: t for t in target.volume_types} | {t["id"]: t for t in target.volume_types}
     for index, disk in enumerate(disks):
         key = str(disk.get("key"))
         label = str(disk.get("label") or key)
         capacity = int(disk.get("capacity") or 0)
         if capacity <= 0:
-            errors.append(f"disk {bounded(label, 60)} has no capacity")
+            why = f": {bounded(disk['error'], 300)}" if disk.get("error") else ""
+            errors.append(f"disk {bounded(label, 60)} has no capacity{why}")
             continue
-        volume_type = _type_of(disk, own, types, errors, label)
+        where = storage.of_disk(disk, own.storage_map, target.volume_types, errors)
+        volume_type = where.type
+        entry["warnings"] += storage.concerns(disk, where)
         name = name_of(own.volume_name, vm, index, key)
         found = known.volume(key, name)
+        broken = found["id"] if found and matching.empty_in_error(found) else None
+        found = None if broken else found
         _claim(wave, "volume", name, f"{label} of {entry['name']} ({entry['source']})", errors)
-        taken = [v for v in target.volumes if v.get("name") == name and (found is None or v["id"] != found["id"])]
+        taken = [v for v in target.volumes if v.get("name") == name and v["id"] != broken and (found is None or v["id"] != found["id"])]
         if found is None and taken:
             errors.append(f"a volume named {bounded(name, 100)!r} that is not ours is there already ({taken[0]['id']})")
         size = -(-capacity // GIB)
@@ -272,139 +216,116 @@ def _volumes(vm: Mapping[str, Any], own: Options, known: matching.Known, target:
             "state": matching.volume_state(found),
             "digest": (found.get("metadata") or {}).get("ferry_digest") if found else None,
             "found": matching.volume_facts(found),
+            "expect": dict(where.expect),
+            "replace": broken,
         }
+        if where.expect.get("multiattach"):
+            row["metadata"][storage.SHARED] = storage.identity(disk)
+            errors += storage.elsewhere(disk, target.volumes, entry["source"])
+        if found is not None:
+            errors += [f"volume {found['id']} of disk {bounded(label, 60)}: {what}" for what in storage.unmet(found, where.expect)]
         row["create_metadata"] = {**row["metadata"], STATE: "copying"}
+        errors += properties.faults(row["image_properties"], own.hypervisor)
         entry["volumes"].append(row)
         problem = matching.volume_problem(found, row, entry["server"]["id"])
         if problem:
             errors.append(problem)
-        if found is None:
-            for what in ("volumes", f"volumes_{volume_type}") if volume_type else ("volumes",):
-                wave.need(what, 1)
-            for what in ("gigabytes", f"gigabytes_{volume_type}") if volume_type else ("gigabytes",):
-                wave.need(what, size)
-            limit = target.quotas.get("per_volume_gigabytes", (-1, 0))[0]
-            if 0 <= limit < size:
-                errors.append(f"disk {bounded(label, 60)} needs {size} GiB, a volume may have {limit}")
+        limit = target.quotas.get("per_volume_gigabytes", (-1, 0))[0]
+        if 0 <= limit < size and (found is None or int(found.get("size") or 0) < size):
+            errors.append(f"disk {bounded(label, 60)} needs {size} GiB, a volume may have {limit}")
+        wrong = formats.problem(disk, target.image_formats) if row["state"] != "complete" else None
+        if wrong:
+            errors.append(wrong)
+        row["file"] = disk.get("file")
+        row["quota_type"] = volume_type or target.default_type
     for spare in known.spare_volumes({r["disk"] for r in entry["volumes"]}):
         entry["warnings"].append(f"volume {spare} is tagged as its own, but the VM has no such disk (any more)")
 
 
-def _type_of(disk: Mapping[str, Any], own: Options, types: Mapping[str, Any], errors: list[str], label: str) -> str | None:
-    datastore = str(disk.get("datastore") or "")
-    wanted: Any = None
-    if own.storage_map:
-        for key in (datastore, disk.get("datastore_moref"), "*"):
-            if key is not None and key in own.storage_map:
-                wanted = own.storage_map[key]
-                break
-        else:
-            errors.append(f"disk {bounded(label, 60)} lies on the datastore {bounded(datastore, 80)!r}, which is not mapped (storage_map)")
-            return None
-    if isinstance(wanted, Mapping):
-        wanted = wanted.get("type")
-    if not wanted:
-        return None
-    if wanted not in types:
-        names = ", ".join(sorted(t["name"] for t in types.values() if t["name"]))
-        errors.append(f"there is no volume type {bounded(wanted, 80)!r} for disk {bounded(label, 60)}; there are {bounded(names, 200)}")
-        return None
-    return str(types[wanted]["name"])
-
-
-def _ports(vm: Mapping[str, Any], own: Options, known: matching.Known, target: Target, entry: dict[str, Any], wave: _Wave) -> None:
-    errors = entry["errors"]
-    groups = _groups(own, target, errors)
-    for index, nic in enumerate(vm.get("nics") or ()):
-        key = str(nic.get("key") if nic.get("key") is not None else index)
-        shown = bounded(nic.get("label") or f"network card {index + 1}", 60)
-        mapped, wanted = mapped_network(nic, own.network_map)
-        if not mapped:
-            errors.append(f"{shown} is on the network {bounded(nic.get('network'), 80)!r}, which is not mapped (network_map)")
-            continue
-        if wanted is None:
-            continue
-        networks = [n for n in target.networks if n["id"] == wanted] or [n for n in target.networks if n["name"] == wanted]
-        if len(networks) != 1:
-            many = (
-                f"several networks are named {bounded(wanted, 80)!r}; give the id"
-                if networks
-                else f"there is no network {bounded(wanted, 80)!r}"
-            )
-            errors.append(f"{many} (for {shown})")
-            continue
-        network = networks[0]
-        name = name_of(own.port_name, vm, index, nic.get("key"))
-        mac = str(nic["mac"]).lower() if own.keep_mac and nic.get("mac") else None
-        found = known.port(key, name, mac, entry["server"]["id"])
-        _claim(wave, "port", name, f"{shown} of {entry['name']} ({entry['source']})", errors)
-        taken = [p for p in target.ports if p.get("name") == name and (found is None or p["id"] != found["id"])]
-        if found is None and taken:
-            errors.append(f"a port named {bounded(name, 100)!r} that is not ours is there already ({taken[0]['id']})")
-        if mac:
-            if wave.macs.setdefault((network["id"], mac), f"{entry['source']} {key}") != f"{entry['source']} {key}":
-                errors.append(f"{shown}: the MAC {mac} is there twice in the wave, on the network {bounded(network['name'], 80)}")
-            holder = next((p for p in target.ports if p["network_id"] == network["id"] and str(p.get("mac_address")).lower() == mac), None)
-            if holder is not None and (found is None or holder["id"] != found["id"]):
-                errors.append(
-                    f"{shown}: the MAC {mac} is in use on the network {bounded(network['name'], 80)} by the port {holder['id']}, which is not ours"
-                )
-        port = {
-            "nic": key,
-            "index": index,
-            "name": name,
-            "network": network["name"],
-            "network_id": network["id"],
-            "mac": mac,
-            "description": f"{SOURCE}={entry['source']} {NIC}={key}",
-            "tags": [f"{SOURCE}={entry['source']}", f"{NIC}={key}"],
-            "security_groups": groups,
-            "fixed_ips": _fixed_ips(nic, own),
-            "id": found["id"] if found else None,
-            "found": matching.port_facts(found),
-        }
-        entry["ports"].append(port)
-        problem = matching.port_problem(found, port, entry["server"]["id"])
-        if problem:
-            errors.append(problem)
-        if found is None:
-            wave.need("port", 1)
-
-
-def _fixed_ips(nic: Mapping[str, Any], own: Options) -> list[dict[str, str]] | None:
-    """Addresses for the card where its entry in the network map asks to keep those that VMware Tools told."""
-    value = next(
-        (own.network_map[k] for k in (nic.get("network"), nic.get("network_moref"), "*") if k is not None and k in own.network_map), None
-    )
-    if not isinstance(value, Mapping) or not value.get("keep_ip"):
-        return None
-    found = [str(a) for a in nic.get("addresses") or () if ":" not in str(a)]
-    return [{"ip_address": a} for a in found] or None
-
-
-def _groups(own: Options, target: Target, errors: list[str]) -> list[str] | None:
-    if own.security_groups is None:
-        return None
-    found = []
-    for wanted in own.security_groups:
-        rows = [g for g in target.security_groups if g["id"] == wanted] or [g for g in target.security_groups if g["name"] == wanted]
-        if len(rows) == 1:
-            found.append(str(rows[0]["id"]))
-        else:
-            errors.append(f"{'several security groups are named' if rows else 'there is no security group'} {bounded(wanted, 80)!r}")
-    return found
-
-
 def _flavor(
-    vm: Mapping[str, Any], own: Options, target: Target, server: Mapping[str, Any] | None, errors: list[str], wave: _Wave
+    vm: Mapping[str, Any], own: Options, target: Target, server: Mapping[str, Any] | None, errors: list[str]
 ) -> dict[str, Any] | None:
     cpus, memory_mb = int(vm.get("cpus") or 1), int(vm.get("memory_mb") or 1)
     try:
-        choice = flavors.named(target.flavors, own.flavor, cpus, memory_mb) if own.flavor else flavors.fit(target.flavors, cpus, memory_mb)
+        if own.flavor:
+            choice = flavors.named(target.flavors, own.flavor, cpus, memory_mb)
+        else:
+            choice = flavors.fit(target.flavors, cpus, memory_mb, suits=lambda row: topology.suits(row.get("extra_specs"), vm))
     except BadInput as e:
         errors.append(e.message[0].lower() + e.message[1:].rstrip("."))
         return None
-    if server is None:
-        wave.need("cores", choice.cpus)
-        wave.need("ram", choice.memory_mb)
     return choice.as_dict()
+
+
+def _with_topology(vm: Mapping[str, Any], own: Options, target: Target, server: Mapping[str, Any] | None, entry: dict[str, Any]) -> Options:
+    """The options with the image properties for sockets and cores; the user's own win."""
+    has = (server or {}).get("flavor") or {}
+    chosen = entry["flavor"] or {}
+    # A server that is there keeps its flavor, whatever would be chosen today.
+    vcpus = int(has.get("vcpus") or chosen.get("cpus") or 0)
+    specs = has.get("extra_specs")
+    if specs is None:
+        specs = next((f.get("extra_specs") for f in target.flavors if f.get("id") == chosen.get("id")), None)
+    if not vcpus or own.hypervisor != "kvm":
+        return own
+    found, warnings = topology.properties(vm, vcpus, specs)
+    entry["warnings"] += warnings
+    if any(k in own.properties for k in topology.PROPERTIES):
+        found = {}
+    return replace(own, properties={**found, **own.properties})
+
+
+def _order(vm: Mapping[str, Any], own: Options, entry: dict[str, Any]) -> None:
+    """Say in which order, and under which names, the server sees its disks: the one it boots from first, the others as the VM had them.
+
+    A name in the guest may still be another (its own driver gives it); what is certain is the volume's id as the disk's serial number.
+    """
+    root = next((v for v in entry["volumes"] if v["role"] == "root"), None)
+    if root is None:
+        return
+    bus = str(root["image_properties"].get("hw_disk_bus") or ("virtio" if own.hypervisor == "kvm" else "scsi"))
+    prefix = _DEVICES.get(bus, "sd")
+    ordered = [root, *(v for v in entry["volumes"] if v is not root)]
+    for number, volume in enumerate(ordered):
+        volume["attach"] = {"order": number, "bus": bus, "device": f"/dev/{prefix}{_letters(number)}", "serial": volume["id"]}
+    if root["index"]:
+        entry["warnings"].append(
+            f"it boots from its disk number {root['index'] + 1}, which becomes the first: names such as /dev/sda move, UUIDs and labels do not"
+        )
+    room = 4 - bool(own.config_drive)
+    if bus == "ide" and len(ordered) > room:
+        entry["errors"].append(
+            f"it has {len(ordered)} disks, an IDE controller has room for {room}"
+            + (" beside the config drive" if own.config_drive else "")
+            + "; set another controller (properties: hw_disk_bus) if its guest has the driver"
+        )
+
+
+def _letters(number: int) -> str:
+    """a, b ... z, aa, ab ..."""
+    return (_letters(number // 26 - 1) if number >= 26 else "") + chr(ord("a") + number % 26)
+
+
+def _needs(own: Options, entry: dict[str, Any], wave: _Wave) -> None:
+    """What the entry takes of the quotas beside what is there already."""
+    needs, flavor = wave.needs, entry["flavor"]
+    servers = (0 if entry["server"]["id"] else 1) + (own.rehearsal != "none")
+    if servers:
+        needs.add("instances", servers)
+        needs.add("cores", servers * (flavor or {}).get("cpus", 0))
+        needs.add("ram", servers * (flavor or {}).get("memory_mb", 0))
+    for volume in entry["volumes"]:
+        size, volume_type = volume["size_gib"], volume["quota_type"]
+        if volume["found"] is None and volume["replace"]:
+            pass  # the one in error is removed first
+        elif volume["found"] is None:
+            needs.volume(size, volume_type)
+        elif (volume["found"]["size_gib"] or 0) < size:
+            needs.volume(size - (volume["found"]["size_gib"] or 0), volume_type, count=0)
+        if own.rehearsal != "none":
+            needs.volume(size, volume_type)
+        if own.rehearsal == "snapshot":
+            needs.snapshot(size, volume_type)
+        if volume["file"] and volume["state"] != "complete":
+            needs.add("image_count_total", 1)
+    needs.add("port", sum(p["id"] is None for p in entry["ports"]) + (len(entry["ports"]) if own.rehearsal != "none" else 0))

@@ -26,8 +26,8 @@ def ensure(conn: Any, server: str | None, ports: Sequence[Mapping[str, Any]], *,
     """Make the ports what they should be.
 
     :param server: id of the server that they belong to, in this order; None leaves attaching alone.
-    :param ports: each C(port) (id) and what should be: C(name), C(mac_address), C(tags) (these exactly), C(security_groups) (ids).
-        What is None is left as it is.
+    :param ports: each C(port) (id) and what should be: C(name), C(mac_address), C(tags) (these exactly), C(security_groups) (ids),
+        C(fixed_ips) (addresses, all of them). What is None is left as it is.
     :returns: C(changed), C(before) and C(after) (by port id, what differed), C(ports) (as they are now).
     """
     rows = [get(conn, "network", f"/ports/{uuid_of(p['port'])}", step="read a port")["port"] for p in ports]
@@ -67,6 +67,9 @@ def _body(row: Mapping[str, Any], wanted: Mapping[str, Any]) -> dict[str, Any]:
     groups = wanted.get("security_groups")
     if groups is not None and sorted(groups) != sorted(row.get("security_groups") or ()):
         body["security_groups"] = list(groups)
+    addresses = wanted.get("fixed_ips")
+    if addresses is not None and sorted(addresses) != sorted(str(f.get("ip_address")) for f in row.get("fixed_ips") or ()):
+        body["fixed_ips"] = [{"ip_address": a} for a in addresses]
     return body
 
 

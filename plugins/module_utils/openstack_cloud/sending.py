@@ -9,16 +9,22 @@ from __future__ import annotations
 import hashlib
 import queue
 import threading
+import zlib
 from contextlib import closing
 from typing import Any, Callable, Iterator
 
 from ..disk.digest import CHUNK, DigestMap, chunk_digest
-from ..disk.errors import Interrupted
-from ..disk.vmdk.base import read_unit, units
+from ..disk.errors import Interrupted, SinkError
+from ..disk.vmdk.base import Identity, read_unit, units
+from ..disk.vmdk.descriptor import new_uuid
+from ..disk.vmdk.indexed_stream import IndexedWriter
 from ..disk.vmdk.reader import open_disk
+from ..disk.vmdk.sparse_stream import CREATE_TYPE, size_of, write_sparse_stream
 from ..disk.vmdk.stream_writer import write_stream
 
 Progress = Callable[[int, int], None]
+#: A streamOptimized disk whose directory stands in front.
+INDEXED = "indexed"
 #: Blocks of about 1 MiB between the compressing threads and the socket.
 DEPTH = 8
 
@@ -63,14 +69,61 @@ class AsIs(Sender):
 
 
 class Converted(Sender):
-    """The disk as a streamOptimized VMDK, compressed in threads while it is sent. C(progress) counts bytes of the disk."""
+    """The disk as a VMDK that is made while it is sent. C(progress) counts bytes of the disk.
 
-    def __init__(self, path: str, kind: str, adapter_type: str, progress: Progress | None = None) -> None:
+    :param to: C(streamOptimized) (compressed, in threads), C(indexed) (the same with its directory in front, as Cinder wants it;
+        C(measure) is called before it is sent), or C(monolithicSparse) (as it is, without its holes).
+    :param level: of the compression, 1 (fastest, also the default) to 9 (smallest).
+    """
+
+    def __init__(
+        self,
+        path: str,
+        kind: str,
+        adapter_type: str,
+        progress: Progress | None = None,
+        *,
+        image_id: str = "",
+        to: str | None = None,
+        level: int | None = None,
+    ) -> None:
         super().__init__(path, progress)
+        self._to = to
+        self._level = level
+        self._writer: IndexedWriter | None = None
+        self._measured: str | None = None
+        # Made of the image's id: sent once more for the same image, the same disk is the same bytes.
+        self._cid = 1 + zlib.crc32(image_id.encode()) % 0xFFFFFFFD
+        self._uuid = new_uuid(image_id.encode())
         self._kind = kind
         self._adapter_type = adapter_type
         self._stop = threading.Event()
         self._queue: queue.Queue[bytes | BaseException | None] = queue.Queue(DEPTH)
+
+    def measure(self, progress: Progress | None = None) -> int | None:
+        """Bytes that will be sent, where the form is known before; else None."""
+        with closing(open_disk(self.path, format=self._kind)) as disk:
+            if self._to == CREATE_TYPE:
+                return size_of(disk)
+            if self._to != INDEXED:
+                return None
+            identity = Identity(adapter_type=self._adapter_type, uuid=self._uuid, cid=self._cid)
+            self._writer = IndexedWriter(disk.capacity, identity, level=self._level)
+            self._measured = self._writer.measure(disk, progress=progress)
+            return self._writer.size
+
+    def _sent(self, disk: Any) -> str:
+        """Write the disk; its digest."""
+        if self._writer is not None:
+            digest = self._writer.write(disk, self, progress=self._progress)
+            if digest != self._measured:
+                raise SinkError("The disk was changed while it was sent.", code="changed", disk=self.path, next_command="Run again.")
+            return digest
+        digests = DigestMap(disk.capacity)
+        more: dict[str, Any] = {} if self._to == CREATE_TYPE else {"level": self._level}
+        write = write_sparse_stream if self._to == CREATE_TYPE else write_stream
+        write(disk, self, adapter_type=self._adapter_type, uuid=self._uuid, cid=self._cid, digest=digests, progress=self._progress, **more)
+        return digests.disk_digest()
 
     def write(self, data: bytes, /) -> int:
         """Called by the writer: hand a block over, unless nobody takes it any more."""
@@ -90,9 +143,7 @@ class Converted(Sender):
         end: BaseException | None = None
         try:
             with closing(open_disk(self.path, format=self._kind)) as disk:
-                digests = DigestMap(disk.capacity)
-                write_stream(disk, self, adapter_type=self._adapter_type, digest=digests, progress=self._progress)
-                self.digest = digests.disk_digest()
+                self.digest = self._sent(disk)
         except BaseException as e:  # noqa: BLE001 - it is raised again in the thread that sends
             end = e
         try:

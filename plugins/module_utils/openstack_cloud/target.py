@@ -9,8 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Iterable, Iterator, Mapping, Sequence
 
-from ..errors import ServerError
+from . import formats, quota
 from .client import call, get, listing
+from .options import Asked
 
 #: Keys of metadata and tags by which a run finds what an earlier one made.
 SOURCE, DISK, ROLE, STATE, DIGEST, NIC, SCOPE = (
@@ -27,6 +28,9 @@ SOURCE, DISK, ROLE, STATE, DIGEST, NIC, SCOPE = (
 SERVERS = "2.47"
 #: Flavors with their extra specs (Nova, Rocky and later).
 FLAVORS = "2.61"
+#: Server groups with their one policy (Nova, Rocky and later); how many are asked for at once, and at most.
+GROUPS = "2.64"
+GROUP_PAGE, MAX_GROUPS = 1000, 100_000
 #: Names or tags in one query: they travel in the URL.
 CHUNK = 40
 PORT_FIELDS = (
@@ -48,7 +52,11 @@ Row = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Target:
-    """Rows as the services answer them; C(quotas) as {service: {what: (limit, used)}}, -1 for no limit."""
+    """Rows as the services answer them; C(quotas) as {what: (limit, used)}, -1 for no limit (quota.py).
+
+    C(project), C(roles): whose token it is, None where that is not known. C(keypairs): names, None where nobody asked.
+    C(image_formats): what Glance takes, empty where nobody asked.
+    """
 
     flavors: Sequence[Row] = ()
     networks: Sequence[Row] = ()
@@ -59,23 +67,28 @@ class Target:
     security_groups: Sequence[Row] = ()
     zones: Sequence[str] = ()
     quotas: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    subnets: Sequence[Row] = ()
+    server_groups: Sequence[Row] = ()
+    keypairs: frozenset[str] | None = None
+    default_type: str | None = None
+    image_formats: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    project: str | None = None
+    roles: frozenset[str] | None = None
 
 
-def read_target(conn: Any, *, sources: Iterable[str], networks: Iterable[str], port_names: Iterable[str], zone: bool = False) -> Target:
+def read_target(conn: Any, asked: Asked, *, sources: Iterable[str]) -> Target:
     """Read the target.
 
+    :param asked: what the wave is about; the ports of its networks are read, for their MACs and addresses.
     :param sources: instance uuids of the wave's VMs; what is tagged with them is read wherever it is.
-    :param networks: names or ids of the networks that the wave lands on; all their ports are read, for the MACs.
-    :param port_names: names that the wave's ports will have.
-    :param zone: whether the availability zones are needed.
     """
-    known = list(listing(conn, "network", "/networks", "networks", step="read the networks", params={"fields": ["id", "name", "subnets"]}))
-    wanted = set(networks)
-    ids = [n["id"] for n in known if n["id"] in wanted or n["name"] in wanted]
+    fields = ["id", "name", "subnets", "project_id", "tenant_id", "shared"]
+    known = list(listing(conn, "network", "/networks", "networks", step="read the networks", params={"fields": fields}))
+    ids = [n["id"] for n in known if n["id"] in asked.networks or n["name"] in asked.networks]
     return Target(
         flavors=list(listing(conn, "compute", "/flavors/detail", "flavors", step="read the flavors", microversion=FLAVORS)),
         networks=known,
-        ports=_ports(conn, ids, sources, port_names),
+        ports=_ports(conn, ids, sources, asked.port_names),
         volumes=list(listing(conn, "block_storage", "/volumes/detail", "volumes", step="read the volumes")),
         volume_types=list(listing(conn, "block_storage", "/types", "volume_types", step="read the volume types")),
         servers=list(listing(conn, "compute", "/servers/detail", "servers", step="read the servers", microversion=SERVERS)),
@@ -84,9 +97,55 @@ def read_target(conn: Any, *, sources: Iterable[str], networks: Iterable[str], p
                 conn, "network", "/security-groups", "security_groups", step="read the security groups", params={"fields": ["id", "name"]}
             )
         ),
-        zones=_zones(conn) if zone else (),
-        quotas=_quotas(conn),
+        zones=_zones(conn) if asked.zones else (),
+        quotas=quota.read(conn, images=asked.images),
+        subnets=_subnets(conn, ids) if asked.addresses else (),
+        server_groups=server_groups(conn) if asked.groups else (),
+        keypairs=_keypairs(conn) if asked.keys else None,
+        default_type=_default_type(conn),
+        image_formats=formats.accepted(conn) if asked.images else {},
+        project=conn.current_project_id,
+        roles=_roles(conn),
     )
+
+
+def _subnets(conn: Any, networks: list[str]) -> list[Row]:
+    fields = ["id", "network_id", "cidr", "gateway_ip"]
+    found: list[Row] = []
+    for some in _chunks(networks):
+        params = {"network_id": some, "fields": fields}
+        found += listing(conn, "network", "/subnets", "subnets", step="read the subnets", params=params)
+    return found
+
+
+def server_groups(conn: Any) -> list[Row]:
+    """All groups of the project. Their list has offsets and no markers."""
+    found: list[Row] = []
+    while True:
+        params = {"limit": GROUP_PAGE, "offset": len(found)}
+        rows = get(conn, "compute", "/os-server-groups", step="read the server groups", params=params, microversion=GROUPS)["server_groups"]
+        found += rows
+        if len(rows) < GROUP_PAGE or len(found) >= MAX_GROUPS:
+            return found
+
+
+def _keypairs(conn: Any) -> frozenset[str]:
+    rows = get(conn, "compute", "/os-keypairs", step="read the key pairs")["keypairs"]
+    return frozenset(str(r["keypair"]["name"]) for r in rows)
+
+
+def _default_type(conn: Any) -> str | None:
+    """The volume type of volumes that ask for none: it is what their quotas count for."""
+    answer = call(conn, "block_storage", "GET", "/types/default", step="read the default volume type", allow=(403, 404))
+    name = (answer.json().get("volume_type") or {}).get("name") if answer.status_code == 200 else None
+    return str(name) if name else None
+
+
+def _roles(conn: Any) -> frozenset[str] | None:
+    """The roles in the token; None where it does not tell them."""
+    access = getattr(conn.session.auth, "get_access", None)
+    names = getattr(access(conn.session), "role_names", None) if access else None
+    return frozenset(str(n).lower() for n in names) if names else None
 
 
 def _chunks(values: Iterable[str]) -> Iterator[list[str]]:
@@ -114,35 +173,3 @@ def _ports(conn: Any, networks: list[str], sources: Iterable[str], names: Iterab
 def _zones(conn: Any) -> list[str]:
     rows = get(conn, "compute", "/os-availability-zone", step="read the availability zones")["availabilityZoneInfo"]
     return [r["zoneName"] for r in rows if (r.get("zoneState") or {}).get("available")]
-
-
-def _quotas(conn: Any) -> dict[str, tuple[int, int]]:
-    """Limits and use by name. A service that does not tell its quotas to this user is left out: it will refuse by itself."""
-    found: dict[str, tuple[int, int]] = {}
-    limits = _optional(conn, "compute", "/limits").get("limits", {}).get("absolute", {})
-    for name, limit, used in (
-        ("instances", "maxTotalInstances", "totalInstancesUsed"),
-        ("cores", "maxTotalCores", "totalCoresUsed"),
-        ("ram", "maxTotalRAMSize", "totalRAMUsed"),
-    ):
-        if limit in limits:
-            found[name] = (int(limits[limit]), int(limits.get(used, 0)))
-    project = conn.current_project_id
-    for name, row in _optional(conn, "block_storage", f"/os-quota-sets/{project}?usage=true").get("quota_set", {}).items():
-        if isinstance(row, dict):
-            found[name] = (int(row.get("limit", -1)), int(row.get("in_use", 0)) + int(row.get("reserved", 0)))
-    row = _optional(conn, "network", f"/quotas/{project}/details").get("quota", {}).get("port")
-    if isinstance(row, dict):
-        found["port"] = (int(row.get("limit", -1)), int(row.get("used", 0)) + int(row.get("reserved", 0)))
-    return found
-
-
-def _optional(conn: Any, service: str, path: str) -> dict[str, Any]:
-    response = call(conn, service, "GET", path, step="read the quotas", allow=(403, 404))
-    if response.status_code >= 400:
-        return {}
-    try:
-        body = response.json()
-    except ValueError:
-        raise ServerError("The quotas are no JSON.", step="read the quotas") from None
-    return body if isinstance(body, dict) else {}

@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 import os
-from typing import Any, Mapping
+from typing import Any, Callable, Mapping
 
 from ..disk.progress import Progress, progress_from
 from ..errors import FerryError
@@ -15,8 +15,18 @@ from .client import connect
 from .glance import Upload
 
 
-def run(params: Mapping[str, Any], *, check: bool = False) -> dict[str, Any]:
-    """See the module for parameters and results."""
+def run(params: Mapping[str, Any], *, check: bool = False, warn: Callable[[str], None] = lambda text: None) -> dict[str, Any]:
+    """See the module for parameters and results. C(warn) gets what stands against booting what is sent."""
+    result = _run(params, check)
+    if result.get("bootable") is False:
+        for reason in result["reasons"]:
+            # That a data disk does not boot is no surprise.
+            if not reason.startswith("no boot sector"):
+                warn(f"Nova with hypervisor {params['hypervisor']} does not boot this image: {reason}")
+    return result
+
+
+def _run(params: Mapping[str, Any], check: bool) -> dict[str, Any]:
     conn = connect(params)
     label = os.path.basename(str(params.get("src") or params["name"]))
     try:

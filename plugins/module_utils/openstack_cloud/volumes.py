@@ -2,35 +2,38 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Cinder volumes: who holds one, and attaching one to this machine so that its bytes can be written.
+"""Cinder volumes: who holds one, and attaching one to this machine so that its bytes can be written: by os-brick, or through Nova.
 
 The attachment is the lease of the disk (design, section 4): Cinder gives a volume that is not multiattach to one holder,
-atomically. Beside it stands a lock file of this machine, whose owner the kernel releases when the process dies: it proves
-that an attachment of this machine that is still there is a dead one's.
+atomically; of a multiattach volume two holders see each other, and the second gives way. Beside it stands a lock file of this
+machine, whose owner the kernel releases when the process dies: it proves that an attachment of this machine that is still
+there is a dead one's.
 """
 
 from __future__ import annotations
 
 import contextlib
-import fcntl
-import json
 import os
 import socket
 import time
 import uuid
 from dataclasses import dataclass
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Iterator, Mapping
 
 from ..errors import BadInput, Busy, FerryError, ServerError, bounded
-from . import brick
+from . import brick, instance
 from .client import call, get
+from .host_lock import HostLock
 
 GIB = 1 << 30
 #: The attachments API with the access mode in the call that creates one (Cinder, Xena and later).
 ATTACHMENTS = "3.54"
 #: Where Cinder keeps the device name of an attachment, ours says who holds it: only an admin sees host names.
 MOUNTPOINT = "/dev/ferry/"
+#: Metadata of a volume that Nova has attached to a conversion host: that server's id. So a take-over can tell it from a guest.
+HOLDER = "ferry_holder"
 
 
 @dataclass(frozen=True)
@@ -94,17 +97,28 @@ class AttachedVolume:
     """A volume at this machine; made by attach().
 
     C(path): block device or file to write to. C(size): bytes. C(is_block): whether it is a block device.
+    C(attachment_id): empty where Nova attached it, which alone may give that attachment back.
     """
 
-    def __init__(self, conn: Any, volume_id: str, attachment_id: str, host: str, device: brick.Device, path: str, lock: _HostLock) -> None:
+    def __init__(
+        self,
+        conn: Any,
+        volume_id: str,
+        attachment_id: str,
+        host: str,
+        device: brick.Device | instance.Plugged,
+        path: str,
+        lock: HostLock,
+    ) -> None:
         self.volume_id = volume_id
         self.attachment_id = attachment_id
+        self._plugged = device if isinstance(device, instance.Plugged) else None
         self.host = host
         self.path = path
         self.size = brick.size_of(path)
         self.is_block = brick.is_block(path)
         self._conn = conn
-        self._device: brick.Device | None = device
+        self._device: brick.Device | instance.Plugged | None = device
         self._lock = lock
 
     def detach(self) -> None:
@@ -118,15 +132,20 @@ class AttachedVolume:
         with self._lock:
             try:
                 device.disconnect()
-                delete_attachment(self._conn, self.attachment_id)
+                if self._plugged is None:
+                    delete_attachment(self._conn, self.attachment_id)
+                else:
+                    _quietly(_forget_holder, self._conn, self.volume_id, self._plugged.server)
             except FerryError as e:
-                e.add(left=f"attachment {self.attachment_id} of volume {self.volume_id}; the next run on this host removes it")
+                e.add(left=f"the attachment of volume {self.volume_id} to this host, {self.host}; the next run on this host removes it")
                 raise
             self._lock.note("free")
         wait_status(self._conn, self.volume_id, ("available", "in-use"), timeout=60)
 
     def still_ours(self) -> bool:
-        """Whether Cinder still knows this attachment: false after a take-over by another host."""
+        """Whether Cinder, or Nova, still knows this attachment: false after a take-over by another host."""
+        if self._plugged is not None:
+            return self._plugged.attached()
         response = call(
             self._conn,
             "block_storage",
@@ -145,53 +164,6 @@ class AttachedVolume:
         self.detach()
 
 
-class _HostLock:
-    """flock on a file per volume; its content says how far the last owner came."""
-
-    def __init__(self, state_dir: str, volume_id: str, host: str) -> None:
-        folder = os.path.join(state_dir, "volumes")
-        os.makedirs(folder, mode=0o700, exist_ok=True)
-        self._volume_id = volume_id
-        self._host = host
-        self._fd = os.open(os.path.join(folder, f"{volume_id}.lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            last = self._read()
-            os.close(self._fd)
-            raise Busy(
-                f"Volume {volume_id} is being written by process {last.get('pid', '?')} of this host, {bounded(host, 80)}.",
-                step="attach the volume",
-                holder=host,
-                pid=last.get("pid"),
-            ) from None
-        self.last_phase = str(self._read().get("phase") or "free")
-
-    def _read(self) -> dict[str, Any]:
-        try:
-            found = json.loads(os.pread(self._fd, 4096, 0) or b"{}")
-        except ValueError:
-            return {}
-        return found if isinstance(found, dict) else {}
-
-    def note(self, phase: str, **facts: Any) -> None:
-        text = json.dumps({"phase": phase, "pid": os.getpid(), "host": self._host, "volume": self._volume_id, "time": time.time(), **facts})
-        os.ftruncate(self._fd, 0)
-        os.pwrite(self._fd, text.encode(), 0)
-        os.fsync(self._fd)
-
-    def release(self) -> None:
-        fd, self._fd = self._fd, -1
-        if fd >= 0:
-            os.close(fd)
-
-    def __enter__(self) -> _HostLock:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self.release()
-
-
 def attach(
     conn: Any,
     volume_id: str,
@@ -201,6 +173,9 @@ def attach(
     host: str | None = None,
     ip: str | None = None,
     take_over: bool = False,
+    way: str = "brick",
+    server: str | None = None,
+    root: Path = Path("/"),
 ) -> AttachedVolume:
     """Attach a volume to this machine; nobody else can write to it until detach().
 
@@ -209,21 +184,30 @@ def attach(
     :param host: this machine's name towards Cinder (default: its host name).
     :param ip: this machine's address on the storage network (default: the one it reaches Cinder from).
     :param take_over: remove the attachment of another conversion host. Only for when it is known to be dead.
+    :param way: one of instance.WAYS: through Nova where this machine is a server of the cloud, or by os-brick.
+    :param server: this machine's id in Nova, where it cannot tell it by itself.
+    :param root: where /sys and /dev are, for tests.
     :raises Busy: a server, another conversion host or another process of this one holds the volume; names it.
-    :raises SinkError: os-brick could not connect it.
+    :raises SinkError: os-brick could not connect it, or the device does not appear.
     """
     volume_id = volume_id_of(volume_id)
+    server = instance.find(conn, way, server, root_helper, root=root)
     host = host or socket.gethostname()
     ip = ip or brick.address_towards(str(conn.block_storage.get_endpoint() or ""))
     os.makedirs(state_dir, mode=0o700, exist_ok=True)
-    lock = _HostLock(state_dir, volume_id, host)
+    lock = HostLock(state_dir, volume_id, host)
     with contextlib.ExitStack() as undo:
         undo.callback(lock.release)
-        clear_stale(conn, volume_id, host, state_dir=state_dir, root_helper=root_helper, lock=lock, take_over=take_over)
+        clear_stale(conn, volume_id, host, state_dir=state_dir, root_helper=root_helper, lock=lock, take_over=take_over, server=server)
+        if server is not None:
+            attached = _attach_by_nova(conn, volume_id, instance.Plugged(conn, server, volume_id, root=root), host, server, lock, undo)
+            undo.pop_all()
+            return attached
         properties = brick.connector_properties(state_dir, root_helper, host, ip)
         lock.note("attaching")
         row = _reserve(conn, volume_id, {**properties, "mountpoint": MOUNTPOINT + host})
         undo.callback(_quietly, delete_attachment, conn, row["id"])
+        _alone(conn, volume_id, row["id"])
         # Completed before the device is connected: from here on everybody can see by the device name whose it is.
         _complete(conn, row["id"])
         lock.note("attached", attachment=row["id"])
@@ -233,6 +217,46 @@ def attach(
         attached = AttachedVolume(conn, volume_id, row["id"], host, device, path, lock)
         undo.pop_all()
     return attached
+
+
+def _attach_by_nova(
+    conn: Any, volume_id: str, plugged: instance.Plugged, host: str, server: str, lock: HostLock, undo: contextlib.ExitStack
+) -> AttachedVolume:
+    """The same through Nova: its attachment, to a server, is as exclusive as one of ours."""
+    lock.note("attaching", server=server)
+    undo.callback(_quietly, plugged.disconnect, force=True)
+    try:
+        plugged.request()
+        # From here on, who takes over can tell this from a guest's.
+        undo.callback(_quietly, _forget_holder, conn, volume_id, server)
+        set_metadata(conn, volume_id, {HOLDER: server})
+        path = plugged.device()
+    except ServerError as e:
+        others = [a for a in attachments_of(conn, volume_id) if a.server != server]
+        if not others:
+            raise
+        raise _busy(volume_id, others[0]) from e
+    _alone(conn, volume_id, None, server)
+    lock.note("attached", server=server)
+    return AttachedVolume(conn, volume_id, "", host, plugged, path, lock)
+
+
+def _forget_holder(conn: Any, volume_id: str, server: str) -> None:
+    """Take our name off the volume; after a take-over another one's stands there, and stays."""
+    if (get_volume(conn, volume_id).get("metadata") or {}).get(HOLDER) == server:
+        set_metadata(conn, volume_id, {}, unset=(HOLDER,))
+
+
+def _alone(conn: Any, volume_id: str, ours: str | None, server: str | None = None) -> None:
+    """Of a multiattach volume Cinder gives as many attachments as are asked for: two that come at once both see the other, and go.
+
+    :raises Busy: there is another one beside ours.
+    """
+    if not get_volume(conn, volume_id).get("multiattach"):
+        return
+    others = [a for a in attachments_of(conn, volume_id) if a.id != ours and (server is None or a.server != server)]
+    if others:
+        raise _busy(volume_id, others[0])
 
 
 def _reserve(conn: Any, volume_id: str, connector: Mapping[str, Any]) -> dict[str, Any]:
@@ -277,17 +301,31 @@ def _complete(conn: Any, attachment_id: str) -> None:
 
 
 def clear_stale(
-    conn: Any, volume_id: str, host: str, *, state_dir: str, root_helper: str, lock: _HostLock, take_over: bool = False
+    conn: Any,
+    volume_id: str,
+    host: str,
+    *,
+    state_dir: str,
+    root_helper: str,
+    lock: HostLock,
+    take_over: bool = False,
+    server: str | None = None,
 ) -> list[str]:
     """Remove what a dead process of this host left on the volume; the ids of the attachments removed.
 
     C(lock) proves that no process of this host is alive on it. An attachment that has no name yet is ours when the last
-    owner of the lock died while attaching.
+    owner of the lock died while attaching. One to a server is ours when the lock says that its last owner had it attached there,
+    and another conversion host's when the volume's metadata say so (HOLDER).
 
+    :param server: the server that this machine is, where it attaches through Nova.
     :raises Busy: somebody else holds the volume.
     """
     removed = []
     for a in attachments_of(conn, volume_id):
+        if a.server and _of_conversion_host(conn, a, lock, server, take_over):
+            instance.Plugged(conn, a.server, volume_id).disconnect(force=True)
+            removed.append(a.id)
+            continue
         nameless = not a.server and not a.host and a.status != "attached" and lock.last_phase == "attaching"
         if not (a.ours and (a.host == host or take_over) or nameless):
             raise _busy(volume_id, a)
@@ -298,6 +336,13 @@ def clear_stale(
     if removed:
         wait_status(conn, volume_id, ("available",), timeout=60)
     return removed
+
+
+def _of_conversion_host(conn: Any, attachment: Attachment, lock: HostLock, server: str | None, take_over: bool) -> bool:
+    """Whether a server's attachment is what a dead process left: of this host, or of another that is being taken over from."""
+    if server and attachment.server == server == lock.last_server and lock.last_phase in ("attaching", "attached"):
+        return True
+    return take_over and (get_volume(conn, attachment.volume_id).get("metadata") or {}).get(HOLDER) == attachment.server
 
 
 def _disconnect_left(conn: Any, attachment: Attachment, state_dir: str, root_helper: str) -> None:

@@ -146,6 +146,8 @@ class _Copy:
         row.setdefault("change_id", None)
         if target is not None and target.adopted:
             row["adopted"] = target.adopted
+        if target is not None and target.tail_cleared:
+            row["tail_cleared"] = target.tail_cleared
         if target is not None and row.get("digest") and self.params.get("checksum") == "sha256":
             row["sha256"] = _sha256(target.sink, w.capacity, self.progress, w.label)
         return row

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Mapping
 
 from ..disk import ledger as ledgers
-from ..disk import takeover
+from ..disk import tail, takeover
 from ..disk.model import Sink, Source
 from ..disk.progress import Progress
 from ..disk.sinks.file import FileSink
@@ -30,6 +30,8 @@ STATE, DIGEST, SOURCE, SOURCE_STATE, DISK_KEY = "ferry_state", "ferry_digest", "
 CHANGE_ID, GENERATION, LEDGER, PASS = "ferry_change_id", "ferry_generation", "ferry_ledger", "ferry_pass"
 #: Of the snapshot with CHANGE_ID: when it was taken, and which files the disk had; by these a revert since is noticed.
 TAKEN, CHAIN = "ferry_taken", "ferry_chain"
+#: Fact of a ledger: the size of the volume (bytes) whose tail behind the disk has been made zero.
+TAIL = "tail"
 #: Cinder refuses longer values.
 _LONGEST = 255
 
@@ -57,6 +59,8 @@ class Target:
     volume: volumes.AttachedVolume | None
     #: The digests were made anew from the bytes on the target: "" (no need), "proven" (they agree with its metadata) or "assumed".
     adopted: str = ""
+    #: Bytes behind the disk, up to the volume's size, that were not zero and are now.
+    tail_cleared: int = 0
 
 
 class Targets:
@@ -124,6 +128,7 @@ class Targets:
             if known[LEDGER] != self._ledger_name(w) and ledger.fact("target") is not None:
                 # Another host, or another ledger, has gone on with the volume since: what this one knows of it is of another time.
                 ledger.forget()
+        self._clear_tail(target)
         if ledger.fact("target") is None and self.params["mode"] != "full" and (known.get(DIGEST) or known.get(CHANGE_ID)):
             target.adopted = self._adopt(target, known)
         return target
@@ -136,7 +141,13 @@ class Targets:
             self.stack.callback(sink.close)
             return sink, None
         attachment = volumes.attach(
-            self.conn, w.dest["volume"], state_dir=self.folder, root_helper=self.params["root_helper"], take_over=self.params["take_over"]
+            self.conn,
+            w.dest["volume"],
+            state_dir=self.folder,
+            root_helper=self.params["root_helper"],
+            take_over=self.params["take_over"],
+            way=self.params.get("attach") or "auto",
+            server=self.params.get("instance"),
         )
         self.stack.callback(attachment.detach)
         if attachment.size < w.capacity:
@@ -147,6 +158,18 @@ class Targets:
         raw.identity = w.target
         self.stack.callback(raw.close)
         return raw, attachment
+
+    def _clear_tail(self, t: Target) -> None:
+        """Volumes come in whole GiB: what lies behind the disk is made zero and read back, once per ledger and size."""
+        if t.volume is None or t.ledger.fact(TAIL) == t.volume.size or t.volume.size == t.wanted.capacity:
+            return
+
+        def watch(done: int, total: int) -> None:
+            self.progress.update(t.wanted.label, "clear the volume's tail", done, total, 0)
+            self.progress.check()
+
+        t.tail_cleared = tail.zero_tail(t.volume.path, t.wanted.capacity, watch=watch)
+        t.ledger.set(**{TAIL: t.volume.size})
 
     def _adopt(self, t: Target, known: Mapping[str, str]) -> str:
         """Make the lost ledger anew from what stands on the target (design, section 4: take-over)."""

@@ -337,7 +337,12 @@ class Session:
                     continue
                 if isinstance(e, KeyError):  # pyVmomi raises it for a type that it does not know: a server newer than the library
                     said = f"a type that it does not know: {e}"
-                    raise ServerError(f"{self.endpoint.netloc} answered in a way that this pyVmomi does not understand.", code="unknown_type", step=step, said=said) from e
+                    raise ServerError(
+                        f"{self.endpoint.netloc} answered in a way that this pyVmomi does not understand.",
+                        code="unknown_type",
+                        step=step,
+                        said=said,
+                    ) from e
                 typed = self.error(e, step)
                 if typed is e:
                     raise

@@ -72,6 +72,8 @@ class VmDisk:
     encrypted: bool
     rdm_mode: str | None
     content_id: str | None
+    #: How the controller's bus is shared among VMs (VirtualSCSISharing); None where it is not.
+    bus_sharing: str | None = None
 
     def as_dict(self) -> dict[str, Any]:
         return {**asdict(self), "chain": list(self.chain)}
@@ -197,6 +199,7 @@ def map_disks(devices: Iterable[Any], datastores: Callable[[str], tuple[str | No
                 encrypted=getattr(backing, "keyId", None) is not None,
                 rdm_mode=getattr(backing, "compatibilityMode", None) or None,
                 content_id=getattr(backing, "contentId", None) or None,
+                bus_sharing=shared if (shared := str(getattr(controller, "sharedBus", None) or "noSharing")) != "noSharing" else None,
             )
         )
     order = {"ide": 0, "scsi": 1, "sata": 2, "nvme": 3}

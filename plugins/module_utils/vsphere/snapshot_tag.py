@@ -71,7 +71,7 @@ def parse(description: str | None) -> Tag | None:
         return None
     try:
         found = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     if not isinstance(found, dict) or found.get("by") != MARK:
         return None

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any, Callable, Mapping
 
 from ..errors import BadInput, FerryError, ServerError, bounded
+from . import fence
 from .client import Session
 from .find import VmRef
 from .guest import custom_attributes
@@ -34,6 +35,8 @@ class Wanted:
 
     C(power): unchanged, shutdown (by the guest), off (at once), on. C(shutdown_timeout): seconds.
     C(on_timeout), for a guest that does not shut down or cannot be asked to: fail, poweroff.
+    C(network): unchanged, disconnected. C(remember): write down what was found also where nothing of it is changed here.
+    C(refuse_states): values of the attribute ferry.state with which nothing is done.
     """
 
     power: str = "unchanged"
@@ -41,6 +44,9 @@ class Wanted:
     on_timeout: str = "fail"
     note: str | None = None
     attributes: Mapping[str, str] = field(default_factory=dict)
+    network: str = "unchanged"
+    remember: bool = False
+    refuse_states: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -253,13 +259,15 @@ def apply(
     clock: Callable[[], float] = time.monotonic,
     sleep: Callable[[float], None] = time.sleep,
 ) -> dict[str, Any]:
-    """Bring C(vm) into the state C(wanted): power first, then attributes, then the note.
+    """Bring C(vm) into the state C(wanted): power first, then the network cards, the attributes, the note. What is needed to go back
+    is written down before all of it.
 
-    :returns: changed, before, after (power, note, annotation, attributes), power_method, power_reason. An error carries the same
-        as C(partial), as far as it came.
+    :returns: changed, before, after (power, note, annotation, attributes, and nics where they were asked for), power_method,
+        power_reason. An error carries the same as C(partial), as far as it came.
     """
     state = read_state(session, vm)
-    if wanted.attributes and session.content.customFieldsManager is None:
+    _refuse_state(state, wanted, vm)
+    if (wanted.attributes or wanted.remember or wanted.network != "unchanged") and session.content.customFieldsManager is None:
         raise BadInput("An ESXi host has no custom attributes: talk to the vCenter.", vm=vm.name, step="set the custom attributes")
     plan = plan_power(state, wanted, vm.name)
     annotation = state.annotation if wanted.note is None else with_note(state.annotation, wanted.note)
@@ -267,16 +275,24 @@ def apply(
     names = wanted.attributes
     before = _view(state, state.power, state.annotation, state.attributes, names)
     after = _view(state, plan.after, annotation, {**state.attributes, **changes}, names)
-    changed = plan.method != "none" or annotation != state.annotation or bool(changes)
+    found, memory = _memory(session, vm, wanted, state, plan)
+    fenced = fence.off_the_network(found) if found is not None and wanted.network == "disconnected" else {}
+    if found is not None:
+        before["nics"] = [c.as_dict() for c in found.cards]
+        after["nics"] = [{**n, "connected": False, "start_connected": False} if n["key"] in fenced else n for n in before["nics"]]
+    apart = bool(found is not None and fence.differing(found, fenced))
+    changed = plan.method != "none" or annotation != state.annotation or bool(changes) or bool(memory) or apart
     result = {"changed": changed, "before": before, "after": after, "power_method": plan.method, "power_reason": plan.reason}
     if check or not changed:
         return result
     try:
+        _write_attributes(session, vm, memory)
         if plan.method == "shutdown":
             plan = _shut_down(session, vm, wanted, clock, sleep)
         elif plan.method != "none":
             _power_task(session, vm, plan.method)
         result.update(power_method=plan.method, power_reason=plan.reason)
+        fence.set_cards(session, vm, fenced)
         _write_attributes(session, vm, changes)
         if annotation != state.annotation:
             _write_annotation(session, vm, wanted.note or "")
@@ -286,6 +302,35 @@ def apply(
         e.partial = {**result, "changed": reached != before, "after": reached}
         raise
     return result
+
+
+def _refuse_state(state: State, wanted: Wanted, vm: VmRef) -> None:
+    now = state.attributes.get(fence.STATE, "")
+    if now and now in wanted.refuse_states:
+        committed = now == "committed"
+        raise BadInput(
+            "The migration of this VM was committed: it counts as moved for good."
+            if committed
+            else f"The VM has the state {bounded(now, 40)}: somebody has decided otherwise meanwhile.",
+            code="state",
+            vm=vm.name,
+            step="look at the VM",
+            next_command="if it is to come back all the same: rollback_committed=true"
+            if committed
+            else "find out who did it and why, then run the playbook again from its beginning",
+        )
+
+
+def _memory(session: Session, vm: VmRef, wanted: Wanted, state: State, plan: PowerPlan) -> tuple[fence.Found | None, dict[str, str]]:
+    """(what is found at the VM, the attribute that is to be written before anything is changed); nothing where nobody asked."""
+    if wanted.network == "unchanged" and not wanted.remember:
+        return None, {}
+    found = fence.read(session, vm)
+    uuid = vm.instance_uuid or vm.moref
+    kept = fence.parse(state.attributes.get(fence.BEFORE), uuid)
+    off = plan.method in ("shutdown", "poweroff")
+    record = fence.merged(kept, found, uuid, state.attributes.get(fence.STATE, ""), power=off, cards=wanted.network == "disconnected")
+    return found, {} if record == kept else {fence.BEFORE: record.text()}
 
 
 def read_again(session: Session, vm: VmRef) -> State | None:

@@ -12,7 +12,7 @@ import re
 from dataclasses import dataclass, field
 from typing import Any, Iterable, Mapping, Sequence
 
-STATES = ("migrated", "precopied", "mended", "unchanged", "failed")
+STATES = ("migrated", "precopied", "mended", "rolled_back", "unchanged", "failed")
 #: No text from outside is longer than this in the report.
 MAX_TEXT = 4000
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")

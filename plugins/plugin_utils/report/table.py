@@ -17,7 +17,7 @@ _RIGHT = (False, False, True, True, True, True, True, True, False, False)
 
 def result_of(vm: Vm, disk: Disk | None) -> str:
     """The last column: how the VM ended, and what is proven of the disk."""
-    words = [vm.state]
+    words = [vm.state.replace("_", " ")]
     if disk is not None:
         words += [disk.verified] if disk.verified else []
         words += [f"{disk.repaired} repaired"] if disk.repaired else []
@@ -68,7 +68,7 @@ def _row(vm: Vm, disk: Disk, first: bool) -> tuple[str, ...]:
 
 def headline(totals: Totals) -> str:
     """C(3 VMs: 2 migrated, 1 failed)."""
-    counts = ", ".join(f"{totals.states[state]} {state}" for state in STATES if totals.states[state])
+    counts = ", ".join(f"{totals.states[state]} {state.replace('_', ' ')}" for state in STATES if totals.states[state])
     return f"{totals.vms} VM{'' if totals.vms == 1 else 's'}" + (f": {counts}" if counts else "")
 
 
@@ -81,7 +81,7 @@ def render(vms: Sequence[Vm], totals: Totals, title: str, written: Mapping[str, 
         if vm.disks:
             rows += [_row(vm, disk, i == 0) for i, disk in enumerate(vm.disks)]
         else:
-            rows.append((printable(vm.name, 40), "–", "", "", "", "", "", duration(vm.seconds), "", vm.state))
+            rows.append((printable(vm.name, 40), "–", "", "", "", "", "", duration(vm.seconds), "", result_of(vm, None)))
     sums = [size(getattr(totals, key)) for key in ("capacity", "bytes_read", "bytes_written", "bytes_skipped")]
     total = ("total", f"{totals.disks} disk{'' if totals.disks == 1 else 's'}", *sums, _rate(totals.rate), duration(totals.seconds), "", "")
     widths = [max(cells(row[n]) for row in [*rows, total]) for n in range(len(_HEAD))]

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Real OpenStack on loopback for the lab: Keystone, Glance, Cinder, Placement, Nova (fake driver) and Neutron.
+"""Real OpenStack on loopback for the lab: Keystone, Glance, Cinder, Placement, Nova (its fake driver, or libvirt) and Neutron.
 
 SQLite, no message broker, no root. README.md beside this file says what is real and what a conversion host needs.
 """
@@ -19,9 +19,9 @@ from functools import partial
 from pathlib import Path
 from typing import Iterable, Iterator, Sequence
 
-from ..common import LabError, Process, port_is_free
-from . import config, services, world
-from .layout import NEEDS, SERVICES, Layout
+from ..common import LabError, Process, port_is_free, write_private
+from . import config, libvirt, services, world
+from .layout import HYPERVISORS, NEEDS, SERVICES, Layout
 from .rest import answers
 from .snapshot import Snapshot
 
@@ -37,13 +37,18 @@ class OpenStack:
 
     *state* is its folder, *venv* the one with the OpenStack services, *base* the port of Keystone; Glance, Cinder,
     Placement, Nova and Neutron follow on the next five. *cache* (default: beside *venv*) keeps the databases of a new
-    lab for the next one. Whatever fails raises LabError with the log to look at.
+    lab for the next one. *hypervisor* (one of HYPERVISORS, default: what the state was set up with, else "fake") is what
+    Nova runs servers on. Whatever fails raises LabError with the log to look at.
     """
 
-    def __init__(self, state: Path, venv: Path, base: int, cache: Path | None = None) -> None:
+    def __init__(self, state: Path, venv: Path, base: int, cache: Path | None = None, hypervisor: str | None = None) -> None:
+        if hypervisor not in (None, *HYPERVISORS):
+            raise LabError(f"no hypervisor {hypervisor}: choose from {', '.join(HYPERVISORS)}")
         self._layout = Layout(Path(state).absolute(), Path(venv).absolute(), base)
         self._processes = {name: Process(self._layout.state / "run", name) for name in SERVICES}
-        self._snapshot = Snapshot(cache or self._layout.venv.parent / "cache")
+        self._libvirtd = Process(self._layout.state / "run", "libvirtd")
+        self._cache = cache or self._layout.venv.parent / "cache"
+        self._hypervisor = hypervisor
 
     def up(self, services: Sequence[str] | None = None) -> None:
         """Start the services (all, or those named with what they need) and return when they answer.
@@ -54,6 +59,7 @@ class OpenStack:
         if not Path(self._layout.program("uwsgi")).exists():
             raise LabError(f"{self._layout.venv} has no OpenStack services: make venv-openstack")
         with self._locked():
+            self._settle_hypervisor()
             config.write(self._layout)
             if not self._set_up_marker.exists():
                 self._set_up()
@@ -63,6 +69,7 @@ class OpenStack:
         """Stop all services; the state stays."""
         with self._locked():
             self._stop(SERVICES)
+            libvirt.stop(self._layout, self._libvirtd)
 
     def wipe(self) -> None:
         """Stop all services and delete the state."""
@@ -86,11 +93,21 @@ class OpenStack:
             pid, url = process.pid(), self._layout.url(name)
             said = "stopped" if pid is None else f"running, pid {pid}, {url}" if answers(url) else f"pid {pid} does not answer, {url}"
             rows.append((name, said))
+        if self._layout.hypervisor == "libvirt":
+            pid = self._libvirtd.pid()
+            rows.append(("libvirtd", "stopped" if pid is None else f"running, pid {pid}, {libvirt.uri(self._layout)}"))
         return rows
 
     def env(self) -> dict[str, str]:
-        """What a user of this cloud sets: the clouds.yaml, the member's cloud in it, and the folder of the shims."""
-        return {"OS_CLIENT_CONFIG_FILE": str(self._layout.clouds), "OS_CLOUD": "lab", "FERRY_LAB_SHIM": str(self._layout.shim)}
+        """What a user of this cloud sets: the clouds.yaml, the member's cloud in it, and the folder of the shims.
+
+        For tests FERRY_LAB_NOVA, what Nova runs servers on, and with libvirt FERRY_LAB_LIBVIRT, the URI for virsh.
+        """
+        said = {"OS_CLIENT_CONFIG_FILE": str(self._layout.clouds), "OS_CLOUD": "lab", "FERRY_LAB_SHIM": str(self._layout.shim)}
+        said["FERRY_LAB_NOVA"] = self._layout.hypervisor
+        if self._layout.hypervisor == "libvirt":
+            said["FERRY_LAB_LIBVIRT"] = libvirt.uri(self._layout)
+        return said
 
     @property
     def volumes(self) -> Path:
@@ -110,14 +127,29 @@ class OpenStack:
             fcntl.flock(file, fcntl.LOCK_EX)
             yield
 
+    def _settle_hypervisor(self) -> None:
+        """A new lab gets the hypervisor that was asked for; one that is there keeps its own, and says so."""
+        known, wanted = self._layout.hypervisor, self._hypervisor
+        if self._set_up_marker.exists():
+            if wanted not in (None, known):
+                raise LabError(
+                    f"Nova in {self._layout.state} runs servers on {known}, not {wanted}: wipe it (python3 -m tests.lab wipe openstack),"
+                    " or set FERRY_LAB_DIR and FERRY_LAB_BASE to a lab of its own"
+                )
+        elif wanted is not None:
+            write_private(self._layout.state / "hypervisor", wanted + "\n")
+        if self._layout.hypervisor == "libvirt":
+            libvirt.check(self._layout)
+
     def _set_up(self) -> None:
         self._stop(SERVICES)
         for folder in _SET_UP:
             shutil.rmtree(self._layout.state / folder, ignore_errors=True)
         config.write(self._layout)
-        if not self._snapshot.restore(self._layout):
+        snapshot = Snapshot(self._cache, self._layout.kind)
+        if not snapshot.restore(self._layout):
             self._set_up_from_nothing()
-            self._snapshot.save(self._layout)
+            snapshot.save(self._layout)
         self._set_up_marker.touch()
 
     def _set_up_from_nothing(self) -> None:
@@ -139,6 +171,8 @@ class OpenStack:
     def _start(self, names: Sequence[str]) -> None:
         """Start those of *names* that do not run, all at once, and wait until every one answers."""
         env = config.environment(self._layout)
+        if "nova" in names and self._layout.hypervisor == "libvirt":
+            libvirt.start(self._layout, self._libvirtd)
         for name in names:
             if self._processes[name].pid() is None:
                 if not port_is_free(self._layout.port(name)):

@@ -7,12 +7,14 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import os
 import shutil
 from pathlib import Path
 from string import Template
 
 from ..common import write_private
+from . import libvirt
 from .layout import HOST, PACKAGE, REGION, SERVICES, Layout
 
 _FOLDERS = (
@@ -89,7 +91,10 @@ def _values(layout: Layout, service: str) -> dict[str, str]:
         "api_database": layout.database_url("nova_api"),
         # Without root there are no capabilities that a helper could keep; none are needed, see shim/.
         "capabilities": "" if os.geteuid() == 0 else "capabilities =",
+        "libvirt_uri": libvirt.uri(layout),
+        "volume_key": hashlib.sha256(f"volumes {layout.passwords['svc']}".encode()).hexdigest(),
     }
+    values["hypervisor"] = _render(f"nova-{layout.hypervisor}.conf", values)
     for part in ("auth", "privsep", "common"):  # in this order: common holds auth
         values[part] = _render(f"{part}.conf", values)
     return values

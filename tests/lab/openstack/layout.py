@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import secrets
+import socket
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,6 +28,8 @@ NEEDS: dict[str, tuple[str, ...]] = {
 }
 DATABASES = ("keystone", "glance", "cinder", "placement", "neutron", "nova", "nova_api", "nova_cell0")
 USERS = ("admin", "ferry", "svc")
+#: What Nova runs its servers on: its own fake driver, or QEMU by libvirt.
+HYPERVISORS = ("fake", "libvirt")
 PACKAGE = Path(__file__).resolve().parent
 
 
@@ -79,6 +82,19 @@ class Layout:
     def shim(self) -> Path:
         """The folder of mount, umount, mount.nfs and sudo for everything that uses os-brick without root."""
         return PACKAGE / "shim"
+
+    @property
+    def hypervisor(self) -> str:
+        """One of HYPERVISORS: what this state was set up with."""
+        try:
+            return (self.state / "hypervisor").read_text().strip()
+        except FileNotFoundError:
+            return "fake"
+
+    @property
+    def kind(self) -> str:
+        """What the databases of a new lab depend on: Nova's driver, and by libvirt the host name under which it registers itself."""
+        return self.hypervisor if self.hypervisor == "fake" else f"{self.hypervisor} {socket.getfqdn()}"
 
     def config(self, service: str) -> Path:
         name = "glance-api" if service == "glance" else service

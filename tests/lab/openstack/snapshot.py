@@ -26,11 +26,11 @@ _COMPUTE_ID = "nova/state/compute_id"
 
 
 class Snapshot:
-    """The databases of one version of this package and of OpenStack, under *cache*."""
+    """The databases of one version of this package and of OpenStack, under *cache*. *kind*: see Layout.kind."""
 
-    def __init__(self, cache: Path) -> None:
+    def __init__(self, cache: Path, kind: str) -> None:
         self._cache = cache
-        self._folder = cache / f"openstack-{_version()}"
+        self._folder = cache / f"openstack-{_version(kind)}"
 
     def save(self, layout: Layout) -> None:
         """Keep the databases of a running lab; of two savers the first wins."""
@@ -74,12 +74,12 @@ class Snapshot:
             shutil.rmtree(old, ignore_errors=True)
 
 
-def _version() -> str:
+def _version(kind: str) -> str:
     """Of everything that decides what a new lab's databases hold."""
     constraints = PACKAGE.parents[2] / "requirements/openstack.txt"
     modules = [PACKAGE / f"{name}.py" for name in ("config", "layout", "services", "world")]
     files = [constraints, *modules, *PACKAGE.glob("templates/*"), *PACKAGE.glob("programs/*.py")]
-    digest = hashlib.sha256()
+    digest = hashlib.sha256(kind.encode())
     for path in sorted(files):
         digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
     return digest.hexdigest()[:16]

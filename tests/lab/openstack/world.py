@@ -29,6 +29,8 @@ _FLAVORS = {
     "m1.large": (4, 8192),
     "m1.xlarge": (8, 16384),
 }
+_VOLUME_TYPES: dict[str, dict[str, str]] = {"fast": {}, "cluster": {"multiattach": "<is> True"}, "secure": {}}
+_ENCRYPTION = {"provider": "luks", "cipher": "aes-xts-plain64", "key_size": 256, "control_location": "front-end"}
 
 
 def create_identities(layout: Layout) -> None:
@@ -62,5 +64,8 @@ def create_tenant_world(layout: Layout) -> None:
         flavor = {"name": name, "vcpus": vcpus, "ram": ram, "disk": 0}
         admin.post(f"{layout.url('nova')}/v2.1/flavors", {"flavor": flavor})
     # The type __DEFAULT__ comes with Cinder's schema.
-    fast = {"name": "fast", "extra_specs": {"volume_backend_name": "nfs1"}}
-    admin.post(f"{layout.url('cinder')}/v3/{admin.project_id}/types", {"volume_type": fast})
+    types = f"{layout.url('cinder')}/v3/{admin.project_id}/types"
+    for name, specs in _VOLUME_TYPES.items():
+        made = admin.post(types, {"volume_type": {"name": name, "extra_specs": {"volume_backend_name": "nfs1", **specs}}})["volume_type"]
+        if name == "secure":
+            admin.post(f"{types}/{made['id']}/encryption", {"encryption": _ENCRYPTION})

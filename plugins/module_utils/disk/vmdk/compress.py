@@ -33,9 +33,7 @@ def deflater(level: int | None = None) -> Callable[[bytes | memoryview], bytes]:
     Level 1 is ISA-L's, the fastest that there is. Above it is libdeflate, which makes less of a grain than zlib does at the
     same level, in a third of the time; its level 1 and 2 stand for 2 and 3 here.
     """
-    wanted = DEFAULT_LEVEL if level is None else level
-    if not 1 <= wanted <= 9:
-        raise BadInput(f"compression_level is {wanted}, it must be from 1 to 9.")
+    wanted = checked_level(level) or DEFAULT_LEVEL
     if wanted == 1 and _isal is not None:
         return functools.partial(_isal.compress, level=_ISAL_FAST)
     if _libdeflate is not None:
@@ -44,6 +42,16 @@ def deflater(level: int | None = None) -> Callable[[bytes | memoryview], bytes]:
     if _isal is not None and wanted <= _ISAL_TOP:
         return functools.partial(_isal.compress, level=wanted)
     return functools.partial(zlib.compress, level=wanted)
+
+
+def checked_level(level: int | None) -> int | None:
+    """C(level).
+
+    :raises BadInput: it is not from 1 to 9.
+    """
+    if level is not None and not 1 <= level <= 9:
+        raise BadInput(f"compression_level is {level}, it must be from 1 to 9.", step="read the options")
+    return level
 
 
 def _zlib_compress(level: int, data: bytes | memoryview) -> bytes:

@@ -92,7 +92,7 @@ class Page(HTMLParser):
 def test_totals() -> None:
     _vms, totals = make(vm(disks=[disk(), disk("b", repaired=2)]), vm("x", "failed", disks=[], server=None))
     assert (totals.vms, totals.disks, totals.capacity, totals.repaired) == (2, 2, 4 * GIB, 2)
-    assert totals.states == {"migrated": 1, "precopied": 0, "mended": 0, "unchanged": 0, "failed": 1}
+    assert totals.states == {"migrated": 1, "precopied": 0, "mended": 0, "rolled_back": 0, "unchanged": 0, "failed": 1}
     assert totals.rate == pytest.approx(GIB / 4)
 
 
@@ -252,3 +252,14 @@ def test_one_that_was_only_precopied_has_no_downtime() -> None:
     row = warm(state="precopied", server=None) | {"downtime": None}
     assert "away for" not in html(row) and "precopied" in html(row)
     assert "2 cycles while it ran" in table.render(*make(row), "Wave")
+
+
+def test_one_that_was_brought_back() -> None:
+    rows = [vm(), vm("db01", "rolled_back", disks=[], server=None)]
+    vms, totals = make(*rows)
+    lines = table.render(vms, totals, "Wave 3").splitlines()
+    assert lines[1] == "  Wave 3 · 2 VMs: 1 migrated, 1 rolled back"
+    assert any(line.startswith("  db01 ") and line.endswith("rolled back") for line in lines)
+    shown = Page(html(*rows))
+    assert [attrs["class"] for _tag, attrs in shown.tags if "rolled_back" in str(attrs.get("class"))] == ["tag rolled_back"] * 3
+    assert "rolled_back" not in "".join(shown.words) and "1 rolled back" in " ".join(shown.words)

@@ -174,7 +174,7 @@ def test_damage_that_stays_is_told_and_the_copy_is_not_called_complete(way_at: t
         way.copy(at, sink=Rotten, verify="full")
     assert caught.value.code == "target_damaged" and f"byte {3 * MIB}" in caught.value.message
     assert way.fact("state") == "copying"
-    result = way.copy(at, verify="sample")
+    result = way.copy(at, verify="sample", unit=4 * MIB)
     assert way.equal(at) and 0 < result.bytes_read <= 4 * MIB
 
 

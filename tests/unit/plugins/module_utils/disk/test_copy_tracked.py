@@ -294,7 +294,7 @@ def test_an_interrupted_full_copy_goes_on_with_the_next_snapshot(way: Way, guest
     with pytest.raises(errors.BadInput) as caught:
         way.copy(at, mode="incremental")
     assert caught.value.code == "not_incremental"
-    result = way.copy(at)
+    result = way.copy(at, unit=4 * MIB)
     assert way.equal(at) and result.mode == "full" and result.bytes_resumed > 0
     assert result.change_id == at.change_id
     guest.work(2)

@@ -7,13 +7,18 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any, Callable, Iterator
 
 import pytest
 
+from ansible_collections.ferry.vmware.plugins.module_utils.disk.sources.file import FileSource
+from ansible_collections.ferry.vmware.plugins.module_utils.disk.vmdk.base import Identity
+from ansible_collections.ferry.vmware.plugins.module_utils.disk.vmdk.indexed_stream import IndexedWriter
 from ansible_collections.ferry.vmware.plugins.module_utils.openstack_cloud import client
 
 PROJECT = "0123456789abcdef0123456789abcdef"
@@ -27,6 +32,8 @@ Handler = Callable[[str, str, bytes], Answer]
 class FakeCloud:
     def __init__(self) -> None:
         self.password = "secret"
+        self.token = "token"
+        self.expires_at = "2099-01-01T00:00:00.000000Z"
         self.handler: Handler = lambda method, path, body: (404, {})
         self.requests: list[tuple[str, str, bytes, dict[str, str]]] = []
         self.cut_after: int | None = None
@@ -108,14 +115,14 @@ class FakeCloud:
         ]
         token = {
             "methods": ["password"],
-            "expires_at": "2099-01-01T00:00:00.000000Z",
+            "expires_at": self.expires_at,
             "issued_at": "2026-01-01T00:00:00.000000Z",
             "catalog": catalog,
             "project": {"id": PROJECT, "name": "p", "domain": {"id": "default", "name": "Default"}},
             "user": {"id": "u", "name": "user", "domain": {"id": "default", "name": "Default"}},
             "roles": [],
         }
-        return 201, {"token": token}, {"X-Subject-Token": "token"}
+        return 201, {"token": token}, {"X-Subject-Token": self.token}
 
     def params(self, **auth: str) -> dict[str, Any]:
         """Options that log in here."""
@@ -155,3 +162,43 @@ def conn(fake: FakeCloud) -> Iterator[Any]:
     yield connection
     connection.session.session.close()
     connection.close()
+
+
+@pytest.fixture
+def server(fake: FakeCloud) -> Any:
+    """A FakeGlance."""
+    from .glance_fake import FakeGlance
+
+    return FakeGlance(fake)
+
+
+@pytest.fixture
+def image_conn(fake: FakeCloud) -> Iterator[Any]:
+    connection = client.connect(fake.params())
+    yield connection
+    connection.session.session.close()
+    connection.close()
+
+
+@pytest.fixture
+def raw(tmp_path: Path) -> Path:
+    path = tmp_path / "disk.raw"
+    with path.open("wb") as f:
+        f.truncate(8 << 20)
+        for at in (0, 3 << 20, 7 << 20):
+            f.seek(at)
+            f.write(hashlib.shake_128(str(at).encode()).digest(300_000))
+        f.seek(510)
+        f.write(b"\x55\xaa")
+    return path
+
+
+@pytest.fixture
+def stream(raw: Path, tmp_path: Path) -> Path:
+    """It as a streamOptimized VMDK whose directory stands in front, as Cinder takes it."""
+    path = tmp_path / "disk.vmdk"
+    with contextlib.closing(FileSource(str(raw))) as source, path.open("wb") as out:
+        writer = IndexedWriter(source.capacity, Identity(adapter_type="lsilogic"))
+        writer.measure(source)
+        writer.write(source, out)
+    return path

@@ -2,137 +2,22 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""glance_vmdk_upload against a Glance on loopback that keeps images in a dictionary and can refuse, cut and lie."""
+"""glance_vmdk_upload against a Glance on loopback: what is sent, compared, refused and mended."""
 
 from __future__ import annotations
 
 import hashlib
-import io
-import json
 from pathlib import Path
-from typing import Any, Iterator
-from urllib.parse import parse_qs, unquote, urlsplit
+from typing import Any
 
 import pytest
 
-from ansible_collections.ferry.vmware.plugins.module_utils.disk.sources.file import FileSource
 from ansible_collections.ferry.vmware.plugins.module_utils.disk.vmdk.reader import open_disk
-from ansible_collections.ferry.vmware.plugins.module_utils.disk.vmdk.stream_writer import write_stream
 from ansible_collections.ferry.vmware.plugins.module_utils.errors import BadInput, Busy, FerryError, Interrupted, ServerError
-from ansible_collections.ferry.vmware.plugins.module_utils.openstack_cloud import client, glance
+from ansible_collections.ferry.vmware.plugins.module_utils.openstack_cloud import glance
 
-from .conftest import PROJECT, FakeCloud
-
-MIB = 1 << 20
-BASE = {"name": "centos", "state": "present", "hypervisor": "kvm", "convert": "auto", "timeout": 30}
-
-
-class FakeGlance:
-    def __init__(self, cloud: FakeCloud) -> None:
-        self.images: dict[str, dict[str, Any]] = {}
-        self.data: dict[str, bytes] = {}
-        self.refuse: tuple[int, Any] | None = None
-        self.members: dict[str, set[str]] = {}
-        self.count = 0
-        self.cloud = cloud
-        cloud.handler = self.serve
-
-    def serve(self, method: str, path: str, body: bytes) -> tuple[int, Any]:
-        parts = [unquote(p) for p in urlsplit(path).path.split("/") if p][1:]
-        if parts == ["info", "import"]:
-            return 200, {"import-methods": {"value": ["glance-direct"]}}
-        if parts == ["images"] and method == "GET":
-            query = parse_qs(urlsplit(path).query)
-            return 200, {"images": [i for i in self.images.values() if i["name"] == query["name"][0]]}
-        if parts == ["images"]:
-            self.count += 1
-            image = {
-                "id": f"i{self.count}",
-                "status": "queued",
-                "owner": PROJECT,
-                "tags": [],
-                "visibility": "shared",
-                "protected": False,
-                "min_ram": 0,
-            }
-            self.images[image["id"]] = {**image, **json.loads(body)}
-            return 201, self.images[image["id"]]
-        image = self.images.get(parts[1], {})
-        if not image:
-            return 404, {"message": "No image found"}
-        return self.one(method, parts[2:], image, body)
-
-    def one(self, method: str, rest: list[str], image: dict[str, Any], body: bytes) -> tuple[int, Any]:
-        if rest[:1] == ["members"]:
-            group = self.members.setdefault(image["id"], set())
-            if method == "POST":
-                group.add(json.loads(body)["member"])
-            if method == "DELETE":
-                group.discard(rest[1])
-            return 200, {"members": [{"member_id": m} for m in group]}
-        if rest == ["file"] or rest == ["stage"]:
-            if self.refuse:
-                return self.refuse
-            self.data[image["id"]] = body
-            image.update(size=len(body), os_hash_algo="sha512", os_hash_value=hashlib.sha512(body).hexdigest())
-            image["status"] = "active" if rest == ["file"] else "uploading"
-            return 204, b""
-        if rest == ["import"]:
-            image["status"] = "active"
-            return 202, b""
-        if method == "DELETE":
-            del self.images[image["id"]]
-            return 204, b""
-        if method == "PATCH":
-            for step in json.loads(body):
-                key = step["path"][1:].replace("~1", "/").replace("~0", "~")
-                if step["op"] == "remove":
-                    del image[key]
-                else:
-                    assert (key in image) == (step["op"] == "replace")
-                    image[key] = step["value"]
-        return 200, image
-
-
-@pytest.fixture
-def server(fake: FakeCloud) -> FakeGlance:
-    return FakeGlance(fake)
-
-
-@pytest.fixture
-def image_conn(fake: FakeCloud) -> Iterator[Any]:
-    connection = client.connect(fake.params())
-    yield connection
-    connection.session.session.close()
-    connection.close()
-
-
-@pytest.fixture
-def raw(tmp_path: Path) -> Path:
-    path = tmp_path / "disk.raw"
-    with path.open("wb") as f:
-        f.truncate(8 * MIB)
-        for at in (0, 3 * MIB, 7 * MIB):
-            f.seek(at)
-            f.write(hashlib.shake_128(str(at).encode()).digest(300_000))
-        f.seek(510)
-        f.write(b"\x55\xaa")
-    return path
-
-
-@pytest.fixture
-def stream(raw: Path, tmp_path: Path) -> Path:
-    path = tmp_path / "disk.vmdk"
-    out = io.BytesIO()
-    source = FileSource(str(raw))
-    write_stream(source, out, adapter_type="lsilogic")
-    source.close()
-    path.write_bytes(out.getvalue())
-    return path
-
-
-def upload(conn: Any, *, check: bool = False, progress: Any = None, **params: Any) -> dict[str, Any]:
-    return glance.Upload(conn, {**BASE, **params}, progress or (lambda phase, done, total: None), check=check).run()
+from .conftest import FakeCloud
+from .glance_fake import MIB, FakeGlance, upload
 
 
 def test_a_stream_is_sent_as_it_is(server: FakeGlance, image_conn: Any, stream: Path) -> None:
@@ -166,6 +51,30 @@ def test_a_raw_disk_is_converted_on_the_fly(server: FakeGlance, image_conn: Any,
     again = upload(image_conn, src=str(raw), adapter_type="pvscsi")
     assert (again["changed"], again["sha512"]) == (False, result["sha512"])
     assert len(server.data) == 1
+
+
+def test_the_level_of_compression(server: FakeGlance, image_conn: Any, tmp_path: Path) -> None:
+    raw = tmp_path / "text.raw"
+    raw.write_bytes(b"".join(b"line %d of %d\n" % (i, i * i % 977) for i in range(40_000)).ljust(4 * MIB, b"\0"))
+    sent = {}
+    for hypervisor in ("kvm", "vmware"):  # the directory in front, and at the end
+        for level in (1, 9):
+            name = f"{hypervisor}-{level}"
+            params = {"src": str(raw), "name": name, "hypervisor": hypervisor, "compression_level": level}
+            predicted = upload(image_conn, check=True, **params)["bytes_predicted"]
+            sent[name] = upload(image_conn, **params)["bytes_sent"]
+            assert abs(predicted - sent[name]) < 0.1 * sent[name]
+            assert upload(image_conn, **{**params, "compression_level": 10 - level})["changed"] is False
+    assert sent["kvm-9"] < 0.95 * sent["kvm-1"]
+    assert sent["vmware-9"] < 0.95 * sent["vmware-1"]
+    assert upload(image_conn, src=str(raw), hypervisor="kvm")["bytes_sent"] == sent["kvm-1"]
+
+
+@pytest.mark.parametrize("level", [0, 10, -1])
+def test_no_such_level_of_compression(server: FakeGlance, image_conn: Any, raw: Path, level: int) -> None:
+    with pytest.raises(BadInput, match="from 1 to 9"):
+        upload(image_conn, src=str(raw), compression_level=level)
+    assert server.images == {}
 
 
 def test_other_content_under_the_name_is_an_error(server: FakeGlance, image_conn: Any, raw: Path, stream: Path) -> None:
@@ -250,8 +159,13 @@ def _raise(phase: str, done: int, total: int) -> None:
     [
         ((415, b"<html>415 Unsupported Media Type: Image failed safety checks</html>"), "unsupported", "vmdk_info", 0),
         ((413, b"<html>413 Request Entity Too Large</html>"), "too_large", "image_size_cap", 1),
+        ((413, b"Image storage media is full: There is not enough disk space"), "store_full", "Free space", 1),
+        ((413, b"Image exceeds the storage quota: The size of the data exceeds it"), "quota", "image quota", 1),
+        ((401, b"Authentication error - the token may have expired during file upload"), "unauthorized", "live longer", 1),
+        ((409, b"Image status transition from saving to saving is not allowed"), "conflict", "somebody else sends", 1),
         ((410, b"gone"), "server", "the next run uses it", 1),
-        ((503, b"storage full"), "server_failed", "the next run uses it", 1),
+        ((410, b"The image may have been deleted during the upload"), "not_found", "somebody deleted the image", 1),
+        ((503, b"no storage"), "server_failed", "the next run uses it", 1),
     ],
 )
 def test_refusals_say_what_to_do(server: FakeGlance, image_conn: Any, raw: Path, answer: Any, code: str, words: str, left: int) -> None:
@@ -286,6 +200,7 @@ def test_import_through_the_staging_area(server: FakeGlance, image_conn: Any, ra
     result = upload(image_conn, src=str(raw), import_method="glance-direct")
     assert result["image"]["status"] == "active"
     assert [p for method, p, *_rest in server.cloud.requests if method == "PUT"] == [f"/image/images/{result['image']['id']}/stage"]
+    server.methods = []
     with pytest.raises(BadInput, match="no import method web-download"):
         upload(image_conn, name="other", src="http://127.0.0.1/x.vmdk", import_method="web-download")
 
@@ -315,33 +230,3 @@ def test_never_convert(server: FakeGlance, image_conn: Any, raw: Path, tmp_path:
     result = upload(image_conn, src=str(descriptor))
     assert (result["converted_to"], result["image"]["hw_disk_bus"]) == ("streamOptimized", "ide")
     assert "hw_scsi_model" not in result["image"]
-
-
-def form(**facts: Any) -> glance.Form:
-    return glance.Form(
-        **{
-            "path": "x",
-            "kind": "vmdk",
-            "capacity": 1,
-            "disk_format": "vmdk",
-            "disktype": "streamOptimized",
-            **facts,
-            "converted_to": None,
-            "reasons": [],
-        }
-    )
-
-
-def test_properties_keep_to_one_family() -> None:
-    def of(hypervisor: str, adapter: str | None, own: dict[str, Any] | None = None, disktype: str | None = None) -> dict[str, str]:
-        return glance.properties_for(form(adapter=adapter), hypervisor=hypervisor, disktype=disktype, own=own)
-
-    assert of("kvm", "pvscsi") == {"hw_disk_bus": "scsi", "hw_scsi_model": "vmpvscsi"}
-    assert of("vmware", "pvscsi") == {"vmware_disktype": "streamOptimized", "vmware_adaptertype": "paraVirtual"}
-    assert of("vmware", None, disktype="sparse") == {"vmware_disktype": "sparse"}
-    assert of("kvm", None) == {}
-    assert of("kvm", "ide", {"hw_disk_bus": "virtio"}) == {"hw_disk_bus": "virtio"}
-    assert of("kvm", "ide", {"vmware_adaptertype": "lsiLogic"}) == {"vmware_adaptertype": "lsiLogic"}
-    assert of("vmware", "ide", {"hw_disk_bus": "scsi"}) == {"vmware_disktype": "streamOptimized", "hw_disk_bus": "scsi"}
-    with pytest.raises(BadInput, match="two controllers"):
-        of("kvm", None, {"vmware_adaptertype": "ide", "hw_scsi_model": "vmpvscsi"})

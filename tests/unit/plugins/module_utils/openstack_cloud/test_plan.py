@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 
-from ansible_collections.ferry.vmware.plugins.module_utils.openstack_cloud.plan import GIB, Options, plan
+from ansible_collections.ferry.vmware.plugins.module_utils.openstack_cloud.options import Options
+from ansible_collections.ferry.vmware.plugins.module_utils.openstack_cloud.plan import GIB, plan
 from ansible_collections.ferry.vmware.plugins.module_utils.openstack_cloud.target import Target
 
 UUID = "5030aaaa-0000-0000-0000-00000000000"
@@ -157,7 +158,7 @@ def test_the_boot_disk_is_the_one_of_the_boot_order() -> None:
     entry = plan([vm(disks=2, boot_disks=[2001])], EMPTY, OPTIONS)["vms"][0]
     assert [v["role"] for v in entry["volumes"]] == ["data", "root"]
     assert entry["volumes"][0]["image_properties"] == {}
-    assert entry["volumes"][1]["image_properties"]["hw_scsi_model"] == "vmpvscsi"
+    assert entry["volumes"][1]["image_properties"]["hw_disk_bus"] == "sata"
 
 
 ALTER: list[tuple[str, str, Any, list[str], dict[str, Any]]] = [
@@ -166,7 +167,7 @@ ALTER: list[tuple[str, str, Any, list[str], dict[str, Any]]] = [
     ("volumes", "metadata.ferry_vm", "x", ["metadata ferry_vm"], {"metadata": {"ferry_vm": "vm1"}}),
     ("volumes", "metadata.ferry_source", None, ["metadata ferry_source"], {"metadata": {"ferry_source": f"{UUID}1"}}),
     ("volumes", "metadata.ferry_state", None, ["metadata ferry_state"], {"metadata": {"ferry_state": "complete"}}),
-    ("volumes", "volume_image_metadata.hw_disk_bus", "ide", ["image property hw_disk_bus"], {"image_properties": {"hw_disk_bus": "scsi"}}),
+    ("volumes", "volume_image_metadata.hw_disk_bus", "ide", ["image property hw_disk_bus"], {"image_properties": {"hw_disk_bus": "sata"}}),
     (
         "volumes",
         "volume_image_metadata.vmware_adaptertype",
@@ -346,6 +347,13 @@ def test_options_of_one_vm_win() -> None:
     assert (entry["errors"], entry["flavor"]["name"], entry["server"]["name"], entry["server"]["should"]) == ([], "large", "app", "SHUTOFF")
     assert entry["ports"][0]["network"] == "backend"
     assert entry["volumes"][0]["image_properties"]["hw_video_model"] == "vga"
+
+
+def test_properties_that_nova_would_refuse_are_errors_of_the_plan() -> None:
+    own = {"properties": {"hw_disk_bus": "nvme"}}
+    entry = plan([vm(options=own)], EMPTY, OPTIONS)["vms"][0]
+    assert len(entry["errors"]) == 1
+    assert "Nova knows no hw_disk_bus 'nvme'" in entry["errors"][0]
 
 
 def test_maps() -> None:

@@ -188,3 +188,16 @@ def test_nics_in_vspheres_order() -> None:
     ]
     assert found[0].addresses == ("192.0.2.1", "fe80::1")
     assert found[0].portgroup == "dvportgroup-7"
+
+
+def test_a_shared_bus_is_told_of_each_of_its_disks() -> None:
+    controllers = [
+        DEVICE.ParaVirtualSCSIController(key=1000, busNumber=0, sharedBus="noSharing"),
+        DEVICE.ParaVirtualSCSIController(key=1001, busNumber=1, sharedBus="physicalSharing"),
+    ]
+    backing = DISK.FlatVer2BackingInfo(fileName="[ds] a/a.vmdk", diskMode="persistent")
+    made = [
+        DISK(key=2000 + i, controllerKey=c.key, unitNumber=0, capacityInKB=1024, backing=backing, deviceInfo=info(f"Hard disk {i + 1}"))
+        for i, c in enumerate(controllers)
+    ]
+    assert [d.bus_sharing for d in disks.map_disks([*controllers, *made], lambda moref: (None, None), None)] == [None, "physicalSharing"]
