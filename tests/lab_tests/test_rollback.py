@@ -115,7 +115,7 @@ def test_back_from_every_task_of_a_cold_migration(site: UndoSite) -> None:
 @pytest.mark.fault(
     "a VM is rolled back while a copy of it runs on, without its playbook",
     where="copy",
-    ends="the copy is ended, the source is back as it was",
+    ends="the copy ends or is ended, the source is back as it was",
 )
 def test_back_while_its_copy_runs_on(site: UndoSite) -> None:
     vm = NAMES[1]
@@ -124,8 +124,9 @@ def test_back_while_its_copy_runs_on(site: UndoSite) -> None:
     site.vcenter.fault("folder_delay", match=site.flat(vm, 0).name, delay_ms=2000, times=0)
     site.killed_at("Copy the disks straight into their volumes", "migrate", vm, copies=False)
     assert site.copying()
+    # The copy sees that its playbook is gone and ends by itself, if the rollback does not end it first: see test_holders for that.
     back = site.play("rollback", vm)
-    assert back.code == 0 and "running copy of its disks ended" in back.out, back.out[-4000:]
+    assert back.code == 0, back.out[-4000:]
     assert site.copying() == [] and site.look(vm) == before
     site.vcenter.clear()
 
