@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -79,6 +80,8 @@ def closing(log: str) -> str:
 
 
 def main() -> int:
+    # In the background of a script it is ignored, which tests of stopping would inherit: they would wait for ever.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     began = time.monotonic()
     LOGS.mkdir(parents=True, exist_ok=True)
     for log in PYTEST_LOGS:
