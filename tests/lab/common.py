@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import secrets
@@ -54,15 +55,19 @@ class Place:
         try:
             return self.password_file.read_text(encoding="ascii").strip()
         except FileNotFoundError:
-            password = secrets.token_urlsafe(18)
-            write_private(self.password_file, password + "\n")
-            return password
+            # Parts of the lab start side by side, and the first to make it is the one whom the others follow.
+            temp = self.password_file.with_name(f".password.{os.getpid()}.{threading.get_ident()}")
+            write_private(temp, secrets.token_urlsafe(18) + "\n")
+            with contextlib.suppress(FileExistsError):
+                os.link(temp, self.password_file)
+            temp.unlink()
+            return self.password_file.read_text(encoding="ascii").strip()
 
 
 def write_private(path: Path, text: str) -> None:
     """Write a file that only we may read (0600), whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temp = path.with_name(f".{path.name}.{os.getpid()}")
+    temp = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}")
     fd = os.open(temp, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     with os.fdopen(fd, "w", encoding="utf-8") as f:
         f.write(text)

@@ -225,3 +225,11 @@ def test_the_esp_is_a_sound_fat(tmp_path: Path) -> None:
 def test_a_missing_tool_names_its_package(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(LabError, match="sudo apt-get install nothing-like-it"):
         need("no-such-program", "nothing-like-it", "does nothing")
+
+
+def test_parts_that_start_side_by_side_have_one_password(tmp_path: Path) -> None:
+    for n in range(30):
+        place = Place(tmp_path / str(n), 23000)
+        with ThreadPoolExecutor(6) as pool:
+            said = set(pool.map(lambda _n, place=place: place.password(), range(6)))
+        assert len(said) == 1 and os.listdir(place.state) == ["password"]
