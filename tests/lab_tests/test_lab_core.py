@@ -129,6 +129,7 @@ def test_a_recycled_pid_is_never_killed(tmp_path: Path) -> None:
 
 def test_a_busy_port_is_a_clear_error(cli: Cli, tmp_path: Path) -> None:
     with socket.socket() as s:
+        s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # the test before may have had a server there, a moment ago
         s.bind(("127.0.0.1", cli.base + CONTROL_OFFSET))
         s.listen()
         refused = cli("up", "vcenter", "--model", str(small_model(tmp_path)))
