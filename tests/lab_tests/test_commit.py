@@ -69,7 +69,7 @@ def test_says_what_may_go_and_deletes_what_is_named(site: UndoSite) -> None:
         committed(site, vm, "source")
     assert caught.value.code == "shared" and "before the upgrade" in caught.value.message
     site.client.wait(somebodys.RemoveSnapshot_Task(False))
-    state = volume.metadata["ferry_source_state"]
+    state = site.volumes(vm)["2001"].metadata["ferry_source_state"]
     site.cloud.block_storage.set_volume_metadata(volume, ferry_source_state="of before it ran once more")
     with pytest.raises(BadInput) as caught:
         committed(site, vm, "source")
