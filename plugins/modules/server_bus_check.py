@@ -93,7 +93,7 @@ EXAMPLES = r"""
 - name: What libvirt says, on the compute host
   ansible.builtin.command: virsh -c qemu:///system dumpxml 8b7f9d3e-9d3e-4d55-9e0a-1f0d6c0f2a22
   delegate_to: compute1
-  changed_when: false
+  changed_when: false  # it only reads
   register: domain
 
 - name: It runs with them

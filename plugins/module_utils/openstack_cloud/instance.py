@@ -175,7 +175,7 @@ class Plugged:
                 return found
             if time.monotonic() > end:
                 raise SinkError(late, code="timeout", step="wait for the volume")
-            time.sleep(PAUSE)
+            time.sleep(PAUSE)  # neither Cinder, Nova nor the kernel tells when
 
 
 def device_of(volume_id: str, root: Path = Path("/")) -> str | None:

@@ -202,7 +202,7 @@ class Rehearsal:
                 )
             if time.monotonic() > end:
                 raise ServerError(f"The {key} {row['id']} is still {row['status']}.", code="timeout", step="wait for the copy")
-            time.sleep(_PAUSE)
+            time.sleep(_PAUSE)  # Cinder is asked: it tells nobody when a copy is done
 
     def _network(self, port: Row) -> str:
         """The id of the network in the place of the port's."""

@@ -73,7 +73,7 @@ def stop_server(conn: Any, server_id: str, *, timeout: float = TIMEOUT) -> None:
                 said=f"status {status}, task {task}",
                 next_command="run it again, or let it be removed (rollback_target=removed)",
             )
-        time.sleep(PAUSE)
+        time.sleep(PAUSE)  # OpenStack is asked: it tells nobody when it is done
 
 
 def remove_server(conn: Any, server_id: str, *, timeout: float = TIMEOUT) -> None:
@@ -112,7 +112,7 @@ def remove_network(conn: Any, network_id: str, *, timeout: float = TIMEOUT) -> N
             return
         if time.monotonic() > end:
             raise ServerError(f"The network {network_id} is still in use after {timeout:.0f} s.", code="timeout", step=step)
-        time.sleep(PAUSE)
+        time.sleep(PAUSE)  # OpenStack is asked: it tells nobody when it is done
 
 
 def remove_volume(conn: Any, volume_id: str, *, timeout: float = TIMEOUT) -> None:
@@ -150,7 +150,7 @@ def _settled(now: Any, wanted: tuple[str, ...], what: str, step: str, timeout: f
             return
         if time.monotonic() > end or row.get("status") == "in-use" and not row.get("attachments"):
             raise ServerError(f"{what} still has the status {bounded(row.get('status'), 40)}.", code="timeout", step=step)
-        time.sleep(PAUSE)
+        time.sleep(PAUSE)  # OpenStack is asked: it tells nobody when it is done
 
 
 def _gone(now: Any, what: str, step: str, timeout: float) -> None:
@@ -163,7 +163,7 @@ def _gone(now: Any, what: str, step: str, timeout: float) -> None:
             raise ServerError(f"{what} could not be deleted: it has the status error_deleting.", code="not_deleted", step=step)
         if time.monotonic() > end:
             raise ServerError(f"{what} is still there after {timeout:.0f} s.", code="timeout", step=step, said=row.get("status"))
-        time.sleep(PAUSE)
+        time.sleep(PAUSE)  # OpenStack is asked: it tells nobody when it is done
 
 
 def wait_server(conn: Any, server_id: str, *, timeout: float = TIMEOUT) -> dict[str, Any]:
@@ -186,7 +186,7 @@ def wait_server(conn: Any, server_id: str, *, timeout: float = TIMEOUT) -> dict[
             raise ServerError(
                 f"The server {server_id} is not ACTIVE after {timeout:.0f} s.", code="timeout", step=step, said=server.get("status")
             )
-        time.sleep(PAUSE)
+        time.sleep(PAUSE)  # OpenStack is asked: it tells nobody when it is done
 
 
 def network_of(conn: Any, wanted: str) -> dict[str, Any]:

@@ -98,4 +98,4 @@ def end(folder: str, vm: str, name: str, *, stop: bool, timeout: float = TIMEOUT
             with contextlib.suppress(OSError):
                 os.kill(pid, signal.SIGTERM)
             asked.add(pid)
-        time.sleep(_PAUSE)
+        time.sleep(_PAUSE)  # waiting for the lock would take it from the copy that may follow
