@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import time
 from collections.abc import Iterator
@@ -275,7 +276,8 @@ def test_three_control_nodes_at_once(lab: Moves) -> None:
 
     runs = [lab.start(SHOP, method="failover", fenced=True, state_dir=str(lab.folder / f"node{n}")) for n in range(3)]
     said = [ended(run) for run in runs]
-    assert "" in said and all("errors.ServerError" in s or not s for s in said)
+    # Those that come late find no VM of the name, one that has just gone, or one of theirs; each says so in its own words.
+    assert "" in said and all(re.search(r"errors\.(ServerError|BadInput)", s) for s in said if s), said
     named = [v for v in lab.client.all(vim.VirtualMachine) if v == SHOP]
     assert len(named) == 1 and lab.power(SHOP) == "poweredOn" and lab.host(SHOP) != "esx1"
     assert lab.attributes(SHOP) == attributes
