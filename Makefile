@@ -49,7 +49,12 @@ test-unit: venv stage ## Unit tests: seconds, no lab
 
 .PHONY: test-slow
 test-slow: venv collections stage ## Unit tests that take longer: whole playbooks, kills, large files
-	@$(STEP) unit-slow env -C $(STAGE) PYTHONPATH=$(COLLECTIONS) $(BIN)/python -m pytest -m slow -n 2 \
+	@$(STEP) unit-slow env -C $(STAGE) PYTHONPATH=$(COLLECTIONS) $(BIN)/python -m pytest -m 'slow and not long' -n 2 \
+	  $(if $(findstring tests/,$(ARGS)),,tests/unit) $(ARGS)
+
+.PHONY: test-unit-long
+test-unit-long: venv collections stage ## Unit tests that take minutes: the whole of what make test samples
+	@$(STEP) unit-long env -C $(STAGE) PYTHONPATH=$(COLLECTIONS) $(BIN)/python -m pytest -m long -n 2 \
 	  $(if $(findstring tests/,$(ARGS)),,tests/unit) $(ARGS)
 
 .PHONY: test-kills
@@ -81,7 +86,7 @@ test-lab: venv stage ## Tests against the running lab (make lab first)
 lab_tests = $(addprefix tests/lab_tests/,$(sort $(notdir $(wildcard $(addprefix tests/lab_tests/test_,$(1))))))
 VCLOUD_TESTS := $(call lab_tests,vcloud_*.py)
 OWN_TESTS := $(call lab_tests,cbt.py copy_faults.py copy_running.py copy_storm.py events*.py failover*.py machine_register.py moves_*.py \
-  placement_plays.py policy.py snapshots.py source_restore.py sources.py vcenter_*.py vm_move.py vm_placement.py warm.py)
+  placement_plays.py policy.py precheck_source.py snapshots.py source_restore.py sources.py vcenter_*.py vm_move.py vm_placement.py warm.py)
 .PHONY: test-lab-others test-lab-vcloud test-lab-vcenter
 test-lab-others: venv stage
 	@$(STEP) lab-tests tools/with_lab.sh env -C $(STAGE) PYTHONPATH=$(COLLECTIONS):$(STAGE) $(BIN)/python -m pytest \

@@ -23,8 +23,8 @@ from pathlib import Path
 TOP = Path(__file__).resolve().parent.parent
 LOGS = TOP / "build" / "logs"
 QUICK = ("lint", "test-unit")
-SLOW = ("sanity", "test-slow", "test-molecule", "test-lab-vcloud")
-WITH_LAB = ("test-lab-others", "test-integration", "test-lab-vcenter")
+SLOW = ("sanity", "test-slow", "test-molecule", "test-lab-vcloud", "test-lab-vcenter")
+WITH_LAB = ("test-lab-others", "test-integration")
 PYTEST_LOGS = ("unit", "unit-slow", "lab-tests", "lab-vcloud", "lab-vcenter")
 CLOSING = re.compile(r"^=+ (.*\bpassed\b.*|.*\bfailed\b.*|.*\berrors?\b.*) =+$")
 

@@ -403,6 +403,7 @@ def cut_off_in_the_middle(site: Site) -> None:
     site.client = Client(site.vcenter)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("seed", [1])
 def test_cut_off_or_killed_at_a_random_point_it_goes_on(site: Site, seed: int) -> None:
     """Either in the middle of a disk; the next run, of both, reads of the killed one only what was missing."""
@@ -443,6 +444,10 @@ def test_a_guest_that_does_not_shut_down(site: Site) -> None:
     said = json.dumps(run.result("stubborn")["errors"][0], ensure_ascii=False)
     assert "stubborn" in said and "2 s" in said, said
     assert site.power("stubborn") == "poweredOn" and site.server(7) is None
+
+
+@pytest.mark.long
+def test_a_guest_that_does_not_shut_down_is_powered_off_where_told(site: Site) -> None:
     forced = site.migrate("stubborn", ferry_shutdown_timeout=2, ferry_on_timeout="poweroff")
     assert forced.code == 0, forced.out[-3000:]
     site.assert_equal("stubborn", 7)

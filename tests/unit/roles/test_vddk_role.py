@@ -107,6 +107,7 @@ def sha256(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
+@pytest.mark.long
 def test_unpacked_once_to_a_folder_of_its_version(play: Play, tmp_path: Path) -> None:
     path = tarball(tmp_path)
     wanted = {"ferry_vddk_tarball": str(path), "ferry_vddk_checksum": f"sha256:{sha256(path)}"}
@@ -227,6 +228,7 @@ def test_an_export_by_vddk(play: Play, tmp_path: Path, vcenter: tuple[int, str, 
 
 
 @pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl is not installed")
+@pytest.mark.long
 def test_a_vcenter_that_is_not_trusted(play: Play, tmp_path: Path, vcenter: tuple[int, str, str]) -> None:
     trustme.CA().cert_pem.write_to_path(tmp_path / "other.pem")
     login = {"hostname": "127.0.0.1", "port": vcenter[0], "username": "u", "password": "p", "ca_path": str(tmp_path / "other.pem")}

@@ -27,6 +27,7 @@ def test_damage(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("part", range(2))
 def test_damage_at_length(tmp_path: Path, part: int) -> None:
     count = int(os.environ.get("FERRY_FUZZ_COUNT", 5000)) // 2
