@@ -40,6 +40,15 @@ def test_a_lab_keeps_what_it_was_set_up_with(tmp_path: Path, venv: Path) -> None
         OpenStack(state, venv, 30000, hypervisor="xen")
 
 
+def test_other_ports_than_those_of_its_set_up_are_refused(tmp_path: Path, venv: Path) -> None:
+    """Its catalogue has the old ones: Nova would end with a word about Placement's versions."""
+    state = tmp_path / "state"
+    state.mkdir()
+    (state / "set-up").write_text("30100\n")
+    with pytest.raises(LabError, match="set up at ports from 30100, not 30000: set FERRY_LAB_BASE=30100"):
+        OpenStack(state, venv, 30000).up()
+
+
 def test_a_venv_without_the_binding_is_said(tmp_path: Path, venv: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(libvirt, "need", lambda program, package, what_for: program)
     with pytest.raises(LabError, match="make venv-libvirt"):

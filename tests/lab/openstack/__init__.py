@@ -60,6 +60,7 @@ class OpenStack:
             raise LabError(f"{self._layout.venv} has no OpenStack services: make venv-openstack")
         with self._locked():
             self._settle_hypervisor()
+            self._settle_ports()
             config.write(self._layout)
             if not self._set_up_marker.exists():
                 self._set_up()
@@ -127,6 +128,15 @@ class OpenStack:
             fcntl.flock(file, fcntl.LOCK_EX)
             yield
 
+    def _settle_ports(self) -> None:
+        """Keystone's catalogue has the ports of the set-up; services at others would not find each other."""
+        made_at = self._set_up_marker.read_text(encoding="ascii").strip() if self._set_up_marker.exists() else ""
+        if made_at and made_at != str(self._layout.base):
+            raise LabError(
+                f"OpenStack in {self._layout.state} was set up at ports from {made_at}, not {self._layout.base}: set FERRY_LAB_BASE={made_at},"
+                " or wipe it (python3 -m tests.lab wipe openstack)"
+            )
+
     def _settle_hypervisor(self) -> None:
         """A new lab gets the hypervisor that was asked for; one that is there keeps its own, and says so."""
         known, wanted = self._layout.hypervisor, self._hypervisor
@@ -150,7 +160,7 @@ class OpenStack:
         if not snapshot.restore(self._layout):
             self._set_up_from_nothing()
             snapshot.save(self._layout)
-        self._set_up_marker.touch()
+        self._set_up_marker.write_text(f"{self._layout.base}\n", encoding="ascii")
 
     def _set_up_from_nothing(self) -> None:
         layout = self._layout
