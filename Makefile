@@ -85,7 +85,7 @@ test-lab: venv stage ## Tests against the running lab (make lab first)
 # vCenter of their own need no lab that runs.
 lab_tests = $(addprefix tests/lab_tests/,$(sort $(notdir $(wildcard $(addprefix tests/lab_tests/test_,$(1))))))
 VCLOUD_TESTS := $(call lab_tests,vcloud_*.py)
-OWN_TESTS := $(call lab_tests,cbt.py copy_faults.py copy_running.py copy_storm.py events*.py failover*.py machine_register.py moves_*.py \
+OWN_TESTS := $(call lab_tests,cbt.py copy_faults.py copy_running.py copy_storm.py doctor.py events*.py failover*.py hooks_source.py machine_register.py moves_*.py \
   placement_plays.py policy.py precheck_source.py snapshots.py source_restore.py sources.py vcenter_*.py vm_move.py vm_placement.py warm.py)
 .PHONY: test-lab-others test-lab-vcloud test-lab-vcenter
 test-lab-others: venv stage
@@ -99,6 +99,11 @@ test-lab-vcloud: venv stage ## Those of the tests against the running lab that a
 test-lab-vcenter: venv collections venv-rulebook stage ## Those of them that start a vCenter of their own: snapshots, changed areas, copies, precopy
 	@$(STEP) lab-vcenter env -C $(STAGE) PYTHONPATH=$(COLLECTIONS):$(STAGE) $(BIN)/python -m pytest -n 2 --dist loadfile -m 'not long' \
 	  $(if $(findstring tests/,$(ARGS)),,$(OWN_TESTS)) $(ARGS)
+
+.PHONY: test-kubernetes
+test-kubernetes: venv collections stage ## What drives MTV and Harvester, against an API server of its own (built at the first time: minutes)
+	@$(STEP) kubernetes env -C $(STAGE) PYTHONPATH=$(COLLECTIONS):$(STAGE) $(BIN)/python -m pytest \
+	  $(if $(findstring tests/,$(ARGS)),,tests/kubernetes) $(ARGS)
 
 .PHONY: test-long
 test-long: venv stage ## Those of the lab's tests that take minutes: warm migrations with real waits (make lab first)
@@ -121,7 +126,7 @@ test-integration: venv collections stage ## ansible-test integration against the
 test-molecule: venv collections stage ## Molecule's scenario for the roles
 	@$(STEP) molecule env -C $(STAGE)/extensions PATH=$(BIN):$$PATH sh -c "molecule reset && molecule test $(ARGS)"
 
-UNSHIPPED := tests/demo tests/lab tests/lab_tests tests/bench tools demo
+UNSHIPPED := tests/demo tests/kubernetes tests/lab tests/lab_tests tests/bench tools demo
 .PHONY: sanity
 sanity: venv collections stage ## ansible-test sanity over what is shipped
 	@$(STEP) sanity tools/ansible_test.sh sanity $(foreach d,$(UNSHIPPED),$(if $(wildcard $d/*),--exclude $d/)) $(ARGS)
@@ -173,7 +178,7 @@ format: venv ## Format the Python files
 # ---------------------------------------------------------------------------------------------------------------------
 ##@ The lab: a vCenter, an OpenStack and a vCloud Director on loopback (FERRY_LAB_BASE moves its ports, FERRY_LAB_DIR its files)
 
-.PHONY: lab lab-vcenter lab-openstack lab-openstack-libvirt lab-vcloud lab-status lab-down
+.PHONY: lab lab-vcenter lab-openstack lab-openstack-libvirt lab-vcloud lab-kubernetes lab-status lab-down
 lab: need-lab venv venv-openstack ## Start it and write build/lab/env.sh
 	@$(BIN)/python -m tests.lab up $(ARGS)
 
@@ -188,6 +193,9 @@ lab-openstack-libvirt: need-openstack need-libvirt venv venv-libvirt ## The same
 
 lab-vcloud: venv ## Start the vCloud Director alone
 	@$(BIN)/python -m tests.lab up vcloud $(ARGS)
+
+lab-kubernetes: venv ## Start an API server with MTV's and Harvester's kinds (built at the first time: minutes, 2 GB of memory)
+	@$(BIN)/python -m tests.lab up kubernetes $(ARGS)
 
 lab-status: venv ## Say what of it runs, and where
 	@$(BIN)/python -m tests.lab status
@@ -220,6 +228,11 @@ docs-reliability: ## The fault matrix in docs/reliability.md, from the marks of 
 docs-moves: venv stage ## The table of moves in the guide, from the tests of the plans
 	@env -C $(STAGE) PYTHONPATH=$(COLLECTIONS) FERRY_WRITE_DOCS=$(TOP)/docs/docsite/rst/moving_vms.rst $(BIN)/python -m pytest -q \
 	  tests/unit/plugins/module_utils/vsphere/test_move_matrix.py -k guide
+
+.PHONY: docs-precheck
+docs-precheck: venv stage ## The tables of concerns in the guide, from the catalogues
+	@env -C $(STAGE) PYTHONPATH=$(COLLECTIONS) FERRY_WRITE_DOCS=$(TOP)/docs/docsite/rst/precheck.rst $(BIN)/python -m pytest -q \
+	  tests/unit/plugins/module_utils/vsphere/test_precheck_docs.py
 
 .PHONY: build
 build: venv stage ## The collection's archive, in build/dist

@@ -21,6 +21,7 @@ PAGE = TOP / "docs" / "reliability.md"
 BEGIN, END = "<!-- matrix: begin (make docs-reliability) -->", "<!-- matrix: end -->"
 #: The order of the sections on the page.
 WHERE = (
+    "precheck",
     "copy",
     "source",
     "target",
@@ -31,12 +32,14 @@ WHERE = (
     "NBD",
     "budget",
     "controller",
+    "conversion host",
     "moves",
     "failover",
     "policy",
     "event source",
     "Glance",
     "OpenStack",
+    "Kubernetes",
 )
 
 

@@ -91,8 +91,18 @@ GROUPS: dict[str, tuple[Need, ...]] = {
         Need("python3-libnbd", "libnbd's Python binding, which reads NBD exports", libnbd),
         Need("libnbd-bin", "nbdcopy and nbdinfo, the other reader of NBD exports", program("nbdcopy", "nbdinfo")),
     ),
-    "tests": (Need("curl", "the command lines of users' procedures, run as they are written", program("curl")),),
+    "tests": (
+        Need("curl", "the command lines of users' procedures, run as they are written", program("curl")),
+        Need("openssh-server", "sshd, to a loopback port of which connections are made and broken", program("sshd")),
+    ),
     "rulebook": (Need("default-jre-headless", "Java 17 or newer, on which ansible-rulebook decides", java),),
+    "browser": (
+        Need(
+            "chromium",
+            "Chromium, in which tests look at the pages that are written",
+            lambda: any(map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))),
+        ),
+    ),
     "lint": (Need("shellcheck", "shell scripts' lint", program("shellcheck")),),
 }
 

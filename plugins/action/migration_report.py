@@ -7,21 +7,22 @@
 from __future__ import annotations
 
 import datetime
-import os
 from typing import Any
 
 from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
 
-from ansible_collections.ferry.vmware.plugins.plugin_utils.report import model, page, table
+from ansible_collections.ferry.vmware.plugins.plugin_utils.report import closing, model, page, table
+from ansible_collections.ferry.vmware.plugins.plugin_utils.report.labels import LANGUAGES
+from ansible_collections.ferry.vmware.plugins.plugin_utils.report.live import page_of
 
 display = Display()
 
 
 class ActionModule(ActionBase):
     TRANSFERS_FILES = False
-    _VALID_ARGS = frozenset(("results", "title", "html", "json"))
+    _VALID_ARGS = frozenset(("results", "title", "html", "json", "concerns", "language"))
     _requires_connection = False
     _supports_check_mode = True
     _supports_async = False
@@ -37,17 +38,29 @@ class ActionModule(ActionBase):
             vms = model.vms_of(results)
         except ValueError as e:
             raise AnsibleActionFail(str(e)) from e
+        language = str(args.get("language") or "en")
+        if language not in LANGUAGES:
+            raise AnsibleActionFail(f"value of language must be one of: {', '.join(LANGUAGES)}, got: {language[:40]}")
         totals = model.totals_of(vms)
         now = datetime.datetime.now(datetime.timezone.utc)
         written: dict[str, str] = {}
         warnings: list[str] = []
+        story = closing.Story(vms)
+        if args.get("html") and not self._task.check_mode:
+            story, said = closing.story(page_of(args["html"]), vms, results, task_vars or {}, now.timestamp())
+            warnings += said
+        concerns = model.concerns_of(model.plain(args.get("concerns")))
         for key in ("html", "json"):
             if not args.get(key):
                 continue
-            path = os.path.abspath(os.path.expanduser(str(args[key])))
+            path = page_of(args[key])
             if not self._task.check_mode:
                 try:
-                    page.write(path, page.html(vms, totals, title, now) if key == "html" else page.as_json(results, totals, title, now))
+                    if key == "html":
+                        content = page.wave_html(story.entries, title, now, concerns=concerns, language=language)
+                    else:
+                        content = page.as_json(results, totals, title, now, story.attempts)
+                    page.write(path, content)
                 except OSError as e:
                     # The machines have moved: a folder that cannot be written must not turn that into a failure.
                     warnings.append(f"The report {path} could not be written: {e.strerror or e}")

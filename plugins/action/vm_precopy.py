@@ -33,6 +33,7 @@ from ansible_collections.ferry.vmware.plugins.module_utils.disk.forecast import 
 from ansible_collections.ferry.vmware.plugins.plugin_utils.cycles import copy_row, cycle_line, terms_line, totals
 from ansible_collections.ferry.vmware.plugins.plugin_utils.long_task import Stopped
 from ansible_collections.ferry.vmware.plugins.plugin_utils.progress_lines import printable
+from ansible_collections.ferry.vmware.plugins.plugin_utils.report.live import Live
 
 display = Display()
 
@@ -120,12 +121,17 @@ class ActionModule(ActionBase):
         for name in ("vm", "disks"):
             if not args.get(name):
                 raise AnsibleActionFail(f"missing required arguments: {name}")
+        if any(isinstance(d, Mapping) and (d.get("dest") or {}).get("image") for d in args["disks"]):
+            raise AnsibleActionFail(
+                "dest.image has no cycles: Glance changes no image's data. Copy into volumes, or use ferry.vmware.vm_disk_copy."
+            )
         terms = self._terms(args)
         tolerated = int(_number(args, "max_failures", 2))
         self._parent = os.getppid()
         self._vars = task_vars or {}
         self._copy_args = {k: v for k, v in args.items() if k in HANDED_ON and v is not None}
         self._subject = self._name(str(args["vm"]))
+        self._live = None if self._task.check_mode or self._task.no_log else Live.of(self._vars, self._templar)
         if self._task.check_mode:
             return {**result, **self._plan(terms)}
         return {**result, **self._precopy(terms, tolerated)}
@@ -165,6 +171,8 @@ class ActionModule(ActionBase):
         snapshot: float | None = None
         in_a_row = 0
         self._say(terms_line(terms))
+        if self._live is not None:
+            self._live.phase("precopy")
         while True:
             began, clock = time.monotonic(), time.time()
             done = self._copy(first=not cycles)
@@ -187,6 +195,8 @@ class ActionModule(ActionBase):
             rows.append(copy_row(len(cycles), clock, cycle, told, done.get("disks") or []))
             out.update(disks=done.get("disks") or [], totals=totals(rows), changed=out["changed"] or bool(done.get("changed")))
             self._say(cycle_line(rows[-1], told, terms))
+            if self._live is not None:
+                self._live.cycles(rows, told.as_dict())
             if told.verdict != GO_ON:
                 if terms.keep and terms.until is not None:
                     self._pause(terms.until - time.time())
@@ -248,6 +258,8 @@ class ActionModule(ActionBase):
         while (rest := end - time.monotonic()) > 0:
             if os.getppid() != self._parent:
                 raise Stopped("ansible-playbook is gone")
+            if self._live is not None:
+                self._live.beat()
             time.sleep(min(rest, 0.5))  # the interval between cycles, in pieces
 
 

@@ -30,4 +30,5 @@ notes:
   - Ctrl-C, C(SIGTERM) and the death of C(ansible-playbook) stop the work. A run that is still alive is found by the next run
     of the same task, which attaches to it.
   - Status files are in C(~/.ansible/ferry) on the target, for the user of the task only.
+  - With the variable C(ferry_metrics_dir), a folder on the target, figures for Prometheus are written there too.
 """

@@ -15,7 +15,8 @@ description:
   - Glance takes monolithicSparse and streamOptimized VMDKs, each in one file. These are sent as they are. Any other disk that
     M(ferry.vmware.vmdk_info) reads, a raw one too, is converted to streamOptimized while it is sent, without a temporary file.
   - With O(hypervisor=kvm) its grain directory stands in front. Of a stream with its directory at the end, as vSphere exports it,
-    Cinder makes no volume, so such a one is converted, too. For this a disk is read twice.
+    Cinder makes no volume, so such a one is converted, too. A disk that compresses to more than an eighth of the free memory, or than
+    1 GiB, is read twice in part for this.
   - The image gets the properties by which Nova chooses disk controller, network card and firmware, in the family of the
     hypervisor. Values that Nova does not know, or that contradict each other, are an error before anything is sent.
   - That Glance takes an image does not mean that Nova boots it. O(hypervisor=vmware) boots V(streamOptimized) and

@@ -233,7 +233,9 @@ vms:
       description: Whether there is anything to do.
       type: bool
 errors:
-  description: All errors of the wave, each with C(vm) (null for the whole wave), C(what), and both as C(text).
+  description:
+    - All errors of the wave, each with C(vm) (null for the whole wave), C(id) (what kind it is, as in M(ferry.vmware.vm_precheck)),
+      C(what), and VM and C(what) as C(text).
   returned: always
   type: list
   elements: dict

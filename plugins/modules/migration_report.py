@@ -14,7 +14,11 @@ author:
 description:
   - Prints a table of all VMs and disks, and writes it as a page that needs no network and as JSON.
   - Everything happens on the controller; nothing runs on the target.
-  - The page is one file without a script; it can be read in light and dark, on a phone and on paper.
+  - The page is one file without a script; it can be read in light and dark, on a phone and on paper. Above some 2.6 MB it gets leaner, machine
+    by machine; the JSON file always has everything.
+  - Where the folder O(html)C(.d) lies beside the page, in which M(ferry.vmware.migration_phase) and the long tasks have written what each VM
+    did and when, the page shows that too, with a timeline and the throughput. The results enter that folder, so that a later run over some of
+    the VMs still shows the whole wave (the group that C(ferry_wave) names).
 options:
   results:
     description:
@@ -56,9 +60,13 @@ options:
         elements: dict
       downtime:
         description:
-          - How long a VM that moved warm was away, in seconds, with C(seconds), C(shutdown), C(copy), C(predicted), C(budget),
+          - How long the VM was away, in seconds, as C(seconds); of one that moved warm also C(shutdown), C(copy), C(predicted), C(budget),
             C(changed_bytes), C(outside_checked) and C(outside_wrong).
         type: dict
+      concerns:
+        description: What a check before has found, as M(ferry.vmware.vm_precheck) returns it.
+        type: list
+        elements: dict
       drift:
         description: What differed from what was agreed, a text or a dictionary each.
         type: list
@@ -71,6 +79,15 @@ options:
     description: What stands above the report.
     type: str
     default: Migration report
+  concerns:
+    description: What a check before has found of the wave as a whole, as M(ferry.vmware.vm_precheck) returns it in C(wave_concerns).
+    type: list
+    elements: dict
+  language:
+    description: Language of the page. What servers and modules have said stays as it is.
+    type: str
+    choices: [en, ja]
+    default: en
   html:
     description:
       - The page to write, a path on the controller. Missing folders are made.
@@ -98,6 +115,7 @@ attributes:
         what a playbook is to bring about.
 seealso:
   - module: ferry.vmware.vm_disk_copy
+  - module: ferry.vmware.migration_phase
 """
 
 EXAMPLES = r"""

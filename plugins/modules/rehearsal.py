@@ -16,7 +16,7 @@ description:
     server from the copies there, with the VM's MAC addresses and, where they are known, its IP addresses.
   - The volumes themselves, their ledger and the source are not touched.
   - All that is made is marked, and O(state=absent) removes it. O(state=present) first removes what an earlier rehearsal of this VM left.
-    So two rehearsals of one VM cannot go on at once.
+    One that may still be going on is left alone. Then O(state=present) fails, and O(state=absent) does nothing.
   - To be run on the machine that copies the VM's disks, where it keeps copies from beginning while the volumes are copied.
 options:
   state:
@@ -43,6 +43,14 @@ options:
       - Networks to use instead of new ones, by the name of the network that they stand for. They must have no router.
     type: dict
     default: {}
+  again:
+    description:
+      - Remove a rehearsal of this VM that another playbook may be running, on another machine too. For one that was killed there.
+    type: bool
+    default: false
+  owner:
+    description: Who makes the rehearsal. The action plugin of this module says it, a play need not.
+    type: str
   copy_timeout:
     description: Seconds for the copy of each volume.
     type: float
@@ -132,6 +140,8 @@ def main() -> None:
         "entry": {"type": "dict"},
         "copy": {"type": "str", "choices": ["clone", "snapshot"], "default": "clone"},
         "network_map": {"type": "dict", "default": {}},
+        "again": {"type": "bool", "default": False},
+        "owner": {"type": "str"},
         "copy_timeout": {"type": "float", "default": 3600},
         "timeout": {"type": "float", "default": 600},
         "ledger": {"type": "path"},

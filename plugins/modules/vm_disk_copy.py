@@ -14,6 +14,7 @@ author:
 description:
   - Reads the disks of a VM over the datastore's HTTPS, as NFC streams or by NBD (VDDK), or a local disk file or any NBD export,
     and writes each straight to its target, without staging. Zeroes are neither written nor, where holes are known, read.
+    A target is a Cinder volume, an image in Glance, a file or a block device.
   - A VM that is powered off is read as it stands. A running one is read at a snapshot of all its disks, which is taken for the
     copy, tagged as ours, and removed at its end, also when it fails. One that a killed run left is removed by the next run.
   - Where changed block tracking is on (see M(ferry.vmware.vm_cbt)), the next copy of the same disk to the same target reads only
@@ -69,12 +70,66 @@ options:
               - ID of a Cinder volume, at least as large as the disk. It is attached to this machine for the time of the copy,
                 which keeps every other writer away.
             type: str
+          image:
+            description:
+              - Name of an image in Glance, which gets the disk in one pass, compressed while it is read (O(disks[].format)). Its properties
+                are those of M(ferry.vmware.glance_vmdk_upload), with what the VM says of its machine.
+              - Glance changes no image's data. An image of this name that holds this very disk is left as it is, and one that holds
+                another disk is an error. O(mode=incremental) is refused. An upload that was cut begins anew, under the same image ID.
+              - Images are sent after the other disks, one after another.
+            type: str
       format:
         description:
-          - What is written to O(disks[].dest.path). A VMDK that is to be streamed is made of it by M(ferry.vmware.vmdk_convert).
+          - What is written to O(disks[].dest.path), by default V(raw). A VMDK that is to be streamed is made of it by
+            M(ferry.vmware.vmdk_convert).
+          - For O(disks[].dest.image) it is V(streamOptimized), the default, or V(raw), which sends the zeroes, too.
+          - A V(streamOptimized) image for KVM has in front where everything lies. So a disk that compresses to more than an eighth of
+            the free memory, or than 1 GiB, is read twice in part, and one that comes by O(transport=nfc) has to be sent V(raw).
         type: str
-        choices: [raw, monolithicFlat, vmfs, monolithicSparse]
-        default: raw
+        choices: [raw, monolithicFlat, vmfs, monolithicSparse, streamOptimized]
+      image:
+        description:
+          - How the image of O(disks[].dest.image) is to be. See the same options of M(ferry.vmware.glance_vmdk_upload).
+        type: dict
+        suboptions:
+          hypervisor:
+            description: What boots the image, which decides the family of properties.
+            type: str
+            choices: [kvm, vmware]
+            default: kvm
+          hardware:
+            description: Whether the controller and the network card are the VM's, as far as the hypervisor has them, or V(virtio).
+            type: str
+            choices: [source, virtio]
+            default: source
+          properties:
+            description: Further properties, which win over the module's own. An empty value leaves one out.
+            type: dict
+          visibility:
+            description: Who sees the image.
+            type: str
+            choices: [private, shared, community, public]
+          protected:
+            description: Whether the image cannot be deleted.
+            type: bool
+          tags:
+            description: Tags of the image, all of them.
+            type: list
+            elements: str
+          members:
+            description: IDs of the projects that the image is shared with, all of them.
+            type: list
+            elements: str
+          stores:
+            description: Stores that the image should be in, where Glance has several.
+            type: list
+            elements: str
+          min_ram:
+            description: MiB of memory that a server needs.
+            type: int
+          compression_level:
+            description: From 1 (fast, the default) to 9 (small).
+            type: int
       nbd:
         description: URI of an NBD export of this very disk at this very state, for O(transport=nbd).
         type: str
@@ -147,6 +202,7 @@ options:
         counted in RV(disks[].repaired).
       - V(sample) reads back one unit in twenty, and after an incremental copy all that it wrote to; where that finds a
         difference the whole disk is read back. V(full) reads back the whole disk.
+      - Of an image, Glance's SHA-512 of what it was sent is compared in any case. V(full) also reads the image back.
     type: str
     choices: [none, sample, full]
     default: sample
@@ -228,6 +284,21 @@ EXAMPLES = r"""
       - disk: "2000"
         dest:
           path: /srv/images/web01.raw
+
+- name: The root disk of a template as an image, a data disk beside it into its volume
+  ferry.vmware.vm_disk_copy:
+    vm: golden
+    cloud: prod
+    disks:
+      - disk: Hard disk 1
+        dest:
+          image: golden
+        image:
+          visibility: shared
+          tags: [golden]
+      - disk: Hard disk 2
+        dest:
+          volume: 6f1a6a3e-3a5c-4a8e-9a55-1f1a0a6f8c11
 """
 
 RETURN = r"""
@@ -313,8 +384,16 @@ disks:
       type: str
       returned: with O(checksum=sha256), when the disk was copied
     verified:
-      description: V(none), V(sample) or V(full).
+      description: V(none), V(sample) or V(full); V(hash) of an image whose SHA-512 by Glance is that of what was sent.
       type: str
+    image:
+      description: The image, by C(id), C(name), C(status), C(size) in bytes, C(disk_format), C(min_disk) and C(visibility).
+      type: dict
+      returned: for O(disks[].dest.image); null in check mode, where there is none
+    sha512:
+      description: SHA-512 of what was sent to Glance.
+      type: str
+      returned: for O(disks[].dest.image)
     bytes_verified:
       description: Bytes that were read back and compared.
       type: int
@@ -358,8 +437,13 @@ def main() -> None:
             "required": True,
             "options": {
                 "disk": {"type": "str"},
-                "dest": {"type": "dict", "required": True, "options": {"path": {"type": "path"}, "volume": {"type": "str"}}},
-                "format": {"type": "str", "choices": list(FORMATS), "default": "raw"},
+                "dest": {
+                    "type": "dict",
+                    "required": True,
+                    "options": {"path": {"type": "path"}, "volume": {"type": "str"}, "image": {"type": "str"}},
+                },
+                "format": {"type": "str", "choices": list(FORMATS)},
+                "image": {"type": "dict", "options": openstack_argspec.IMAGE},
                 "nbd": {"type": "str"},
             },
         },

@@ -34,6 +34,7 @@ from ansible.errors import AnsibleActionFail, AnsibleConnectionFailure
 from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
 
+from ansible_collections.ferry.vmware.plugins.module_utils.disk.metrics import FOLDER_VARIABLE
 from ansible_collections.ferry.vmware.plugins.module_utils.disk.progress import LEASE_VARIABLE, STATUS_VARIABLE
 from ansible_collections.ferry.vmware.plugins.plugin_utils.progress_lines import (
     NAME_CELLS,
@@ -43,6 +44,7 @@ from ansible_collections.ferry.vmware.plugins.plugin_utils.progress_lines import
     running_line,
     title,
 )
+from ansible_collections.ferry.vmware.plugins.plugin_utils.report.live import Live
 
 display = Display()
 
@@ -136,11 +138,14 @@ class LongTask(ActionBase):
         self._job: tuple[str, str] | None = None
         self._refused: list[str] = []
         self._parent = os.getppid()
+        self._live = None if self._task.no_log else Live.of(task_vars, self._templar)
         old = {s: signal.signal(s, _on_signal) for s in SIGNALS}
         try:
             self._begin(args)
             outcome = self._follow()
             self._tidy()
+            if self._live is not None:
+                self._live.ended(outcome)
         except AnsibleConnectionFailure:
             raise  # nothing can be told to the other side; its lease ends it
         except BaseException as e:
@@ -255,7 +260,9 @@ class LongTask(ActionBase):
         self._connection._shell.tmpdir = None  # one left by a broken start is not to be trusted
         # As core itself hands ANSIBLE_ASYNC_DIR to the wrapper. Neither value holds anything that would be templated.
         environment = self._task.environment
-        self._task.environment = [*(environment or []), {STATUS_VARIABLE: self._file, LEASE_VARIABLE: f"{self._lease:g}"}]
+        metrics = str(self._templar.template(self._vars.get("ferry_metrics_dir") or "") or "")
+        wanted = {STATUS_VARIABLE: self._file, LEASE_VARIABLE: f"{self._lease:g}", **({FOLDER_VARIABLE: metrics} if metrics else {})}
+        self._task.environment = [*(environment or []), wanted]
         self._task.async_val = JOB_SECONDS
         try:
             started = self._execute_module(module_name=self.MODULE, module_args=dict(args), task_vars=self._vars, wrap_async=True)
@@ -277,6 +284,8 @@ class LongTask(ActionBase):
         if tries == 1 or tries % 10 == 0:
             self._say(f"connection lost ({printable(error, 120)}); trying again")
         self._pause(min(10.0, 0.25 * 2**tries))
+        # Made for a start whose answer never came: the job that did start removes it at its end.
+        self._connection._shell.tmpdir = None
         try:
             self._connection.reset()
         except Exception as e:  # noqa: BLE001 - connection plugins raise what they like here, and not all can reset
@@ -301,8 +310,12 @@ class LongTask(ActionBase):
                 if status is not None:
                     if status["beat"] != beat:
                         beat, fresh = status["beat"], now
+                    if status.get("metrics") and not (self._status or {}).get("metrics"):
+                        display.warning(f"{self._subject}: figures for Prometheus cannot be written: {printable(status['metrics'], 300)}")
                     self._status = status
                     self._join(status)
+                    if self._live is not None:
+                        self._live.progress(status)
                     over = status.get("state") in ("done", "failed")
                     if over or (self._interval and now - printed >= self._interval - 0.1 and status["disks"]):
                         printed = now

@@ -9,8 +9,10 @@ from __future__ import annotations
 import unicodedata
 from typing import Any, Mapping
 
-#: Phases whose figures are percent, not bytes: what vCenter does to the VM's snapshots.
-PERCENT_PHASES = ("snapshot", "consolidate")
+from ansible_collections.ferry.vmware.plugins.module_utils.disk import metrics
+
+#: Phases whose figures are percent, not bytes.
+PERCENT_PHASES = metrics.PERCENT_PHASES
 
 #: Cells kept for the name at the left of a line; a longer one pushes the figures to the right rather than being cut.
 NAME_CELLS = 26

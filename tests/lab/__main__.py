@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""``python3 -m tests.lab up|down|status|wipe|build [vcenter] [openstack] [vcloud]``: the lab's command line."""
+"""``python3 -m tests.lab up|down|status|wipe|build [vcenter] [openstack] [vcloud] [kubernetes]``: the lab's command line."""
 
 from __future__ import annotations
 
@@ -15,10 +15,12 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Callable
 
-from . import vcenter, vcloud
+from . import kubernetes, vcenter, vcloud
 from .common import BUILD, LabError, Place, write_private
 
 PARTS = ("vcenter", "openstack", "vcloud")
+#: Started and built only by name: its programs take minutes to compile.
+ALL_PARTS = (*PARTS, "kubernetes")
 
 
 class Lab:
@@ -29,6 +31,7 @@ class Lab:
         self.nova = nova
         self.vcenter = vcenter.VCenter(place)
         self.vcloud = vcloud.VCloud(place)
+        self.kubernetes = kubernetes.Kubernetes(place)
 
     def openstack(self) -> Any:
         """OpenStack's part, imported when it is wanted: it is no part of a lab without it."""
@@ -51,7 +54,9 @@ class Lab:
             work["openstack"] = lambda: openstack.up()
         if "vcloud" in parts:
             work["vcloud"] = lambda: self.vcloud.up(None if "vcenter" in parts else model_file)
-        with ThreadPoolExecutor(len(PARTS)) as pool:
+        if "kubernetes" in parts:
+            work["kubernetes"] = self.kubernetes.up
+        with ThreadPoolExecutor(len(ALL_PARTS)) as pool:
             jobs = {name: pool.submit(start) for name, start in work.items()}
         self.write_env()
         for name, job in jobs.items():
@@ -69,6 +74,8 @@ class Lab:
             env.update(self.openstack().env())
         if self.vcloud.process.pid() is not None:
             env.update(self.vcloud.env())
+        if self.kubernetes.process.pid() is not None:
+            env.update(self.kubernetes.env())
         return env
 
     def write_env(self) -> Path:
@@ -85,6 +92,8 @@ class Lab:
             rows += [row if isinstance(row, tuple) else (str(row), "") for row in self.openstack().status()]
         if "vcloud" in parts:
             rows += self.vcloud.status()
+        if "kubernetes" in parts:
+            rows += self.kubernetes.status()
         return rows
 
     def down(self, parts: list[str]) -> None:
@@ -94,6 +103,8 @@ class Lab:
             self.openstack().down()
         if "vcloud" in parts:
             self.vcloud.down()
+        if "kubernetes" in parts:
+            self.kubernetes.down()
         if self.place.state.exists():
             self.write_env()
 
@@ -102,7 +113,7 @@ class Lab:
         self.down(parts)
         for part in parts:
             shutil.rmtree(self.place.state / part, ignore_errors=True)
-        if set(parts) == set(PARTS):
+        if set(parts) == set(ALL_PARTS):
             shutil.rmtree(self.place.state, ignore_errors=True)
         elif self.place.state.exists():
             self.write_env()
@@ -114,21 +125,25 @@ def build(parts: list[str]) -> None:
         vcenter.build()
     if "vcloud" in parts:
         vcloud.build_client()
+    if "kubernetes" in parts:
+        kubernetes.build()
 
 
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python3 -m tests.lab", description="The lab of ferry.vmware: real protocols on loopback.")
     parser.add_argument("command", choices=("up", "down", "status", "wipe", "build"))
-    parser.add_argument("parts", nargs="*", metavar="PART", help=f"{' or '.join(PARTS)}; all when none is named")
+    parser.add_argument(
+        "parts", nargs="*", metavar="PART", help=f"{' or '.join(ALL_PARTS)}; all when none is named, but up and build leave out kubernetes"
+    )
     parser.add_argument(
         "--model", type=Path, help="the inventory of vCenter (default tests/lab/models/demo.yml), or of vcloud without it (vcloud.yml)"
     )
     parser.add_argument("--nova", choices=("fake", "libvirt"), help="what a new OpenStack runs its servers on (default: fake)")
     args = parser.parse_args(argv)
-    parts = args.parts or list(PARTS)
-    unknown = [p for p in parts if p not in PARTS]
+    parts = args.parts or list(PARTS if args.command in ("up", "build") else ALL_PARTS)
+    unknown = [p for p in parts if p not in ALL_PARTS]
     if unknown:
-        parser.error(f"no part {', '.join(unknown)}: choose from {', '.join(PARTS)}")
+        parser.error(f"no part {', '.join(unknown)}: choose from {', '.join(ALL_PARTS)}")
     try:
         lab = Lab(Place.from_environment(), args.nova)
         if args.command == "up":

@@ -164,6 +164,7 @@ def check(data: Any, folder: Path) -> dict[str, Any]:
             "behaviour": (_dict, dict),
             "esxi": (_dict, dict),
             "hardware": (_dict, dict),
+            "api_version": (_text, ""),
         },
     )
     model["clusters"] = [_cluster(c, f"cluster {i}", x) for i, x in enumerate(model["clusters"])]
@@ -220,6 +221,26 @@ HARDWARE: dict[str, tuple[Callable[[Any], Any], Any]] = {
     "model": (_text, ""),
     "evc": (_text, ""),
     "no_vmotion": (_bool, False),
+    "time_servers": (_list, None),
+}
+
+
+#: What few VMs have (tests/lab/vcenter/traits.go).
+TRAITS: Fields = {
+    "usb": (lambda v: [_choice("2", "3")(str(x)) for x in _list(v)], list),
+    "tpm": (_bool, False),
+    "encrypted": (_bool, False),
+    "cpu_affinity": (lambda v: [size(x) for x in _list(v)], list),
+    "numa": (_text, ""),
+    "hot_add": (lambda v: [_choice("cpu", "cpu_remove", "memory")(x) for x in _list(v)], list),
+    "fault_tolerance": (_choice("notConfigured", "disabled", "enabled", "needSecondary", "starting", "running"), ""),
+    "disk_uuid": (_bool, False),
+    "connection": (_choice("connected", "disconnected", "orphaned", "inaccessible", "invalid"), ""),
+    "tools_version": (_text, ""),
+    "guest_disks": (
+        lambda v: [{"path": x["path"], **{k: size(x.get(k, 0)) for k in ("capacity", "free", "disk")}} for x in _list(v)],
+        list,
+    ),
 }
 
 
@@ -234,6 +255,7 @@ def _cluster(c: _Checker, where: str, data: Any) -> dict[str, Any]:
             "drs": (_choice("off", "manual", "partiallyAutomated", "fullyAutomated"), ""),
             "ha": (_bool, False),
             "evc": (_text, ""),
+            "dpm": (_bool, False),
             "groups": (_list, list),
             "rules": (_list, list),
         },
@@ -296,10 +318,12 @@ def _vm(c: _Checker, i: int, data: Any, hosts: list[str], stores: dict[str, Any]
             "passthrough": (lambda v: [_text(x) for x in _list(v)], list),
             "iso": (_text, ""),
             "memory_reserved_mb": (size, 0),
+            "traits": (_dict, dict),
             "disks": (_list, list),
             "nics": (_list, list),
         },
     )
+    vm["traits"] = c.take(f"{where}, traits", vm["traits"], TRAITS)
     if vm["host"] not in hosts:
         c.errors.append(f"{where}: no host {vm['host']}")
     if vm["template"] and vm["power"] != "off":
@@ -311,7 +335,7 @@ def _vm(c: _Checker, i: int, data: Any, hosts: list[str], stores: dict[str, Any]
             c.errors.append(f"{where}: no datastore {store}")
         elif vm["host"] not in stores[store]["hosts"]:
             c.errors.append(f"{where}: host {vm['host']} does not have datastore {store}")
-    kinds = _choice("vmxnet3", "vmxnet2", "e1000", "e1000e", "pcnet32")
+    kinds = _choice("vmxnet3", "vmxnet2", "e1000", "e1000e", "pcnet32", "sriov")
     vm["nics"] = [
         c.take(
             f"{where}, NIC {j + 1}",
@@ -348,6 +372,9 @@ def _disk(
             "datastore": (_text, ""),
             "mode": (_choice("persistent", "independent_persistent", "independent_nonpersistent"), "persistent"),
             "rdm": (_choice("physical", "virtual"), ""),
+            "sharing": (_choice("multi_writer"), ""),
+            "bus_sharing": (_choice("physical", "virtual"), ""),
+            "lacks": (_choice("datastore", "capacity"), ""),
         },
     )
     kind = "scsi" if disk["controller"] in SCSI else disk["controller"]

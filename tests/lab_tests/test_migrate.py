@@ -242,7 +242,7 @@ def arrived(site: Site) -> Run:
     secrets = [site.password, *clouds_passwords()]
     watch = Watch(secrets)
     watch.start()
-    run = site.migrate("app", arguments=("-vvv",))
+    run = site.migrate("app", arguments=("-vvv",), ferry_report=str(site.folder / "wave.html"), ferry_report_interval=1)
     watch.end.set()
     watch.join()
     assert run.code == 0, run.out[-6000:]
@@ -293,6 +293,17 @@ def test_the_source_is_off_and_says_where_it_went(site: Site, arrived: Run) -> N
 def test_progress_is_shown_for_each_disk(site: Site, arrived: Run) -> None:
     for label in ("Hard disk 1", "Hard disk 2"):
         assert re.search(rf"app 在庫 · {label} +done +[\d.]+ MiB", arrived.out), arrived.out[-3000:]
+
+
+def test_the_report_tells_each_phase_and_the_downtime(site: Site, arrived: Run) -> None:
+    result = arrived.result("app 在庫")
+    phases = [p["name"] for p in result["phases"]]
+    assert [name for name in phases if name != "verify"] == ["prepare", "copy", "land", "ready", "note"], phases
+    assert all(a["ended"] == b["began"] for a, b in zip(result["phases"], result["phases"][1:], strict=False))
+    page = (site.folder / "wave.html").read_text()
+    assert "location.reload()" not in page and "1 migrated" in page and "away for" in page and "<svg" in page
+    began, ended = result["phases"][phases.index("copy")]["began"], result["phases"][-1]["ended"]
+    assert 0 < result["downtime"]["seconds"] <= ended - began + 1
 
 
 def test_what_was_altered_by_hand_is_named_and_mended_and_then_nothing_changes(site: Site, arrived: Run) -> None:

@@ -7,11 +7,14 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 import yaml
+
+from ansible_collections.ferry.vmware.plugins.module_utils.vsphere import snapshot_tag
 
 from .undo_site import UndoSite, no_other_rehearsals, undo_site
 
@@ -116,6 +119,38 @@ def test_there_is_nothing_to_rehearse_before_a_precopy(site: UndoSite) -> None:
     run = site.play("rehearse", NAMES[1])
     assert run.code != 0 and "has no volume yet" in run.out and "ferry.vmware.precopy" in run.out, run.out[-3000:]
     assert site.rehearsals() == [] and site.look(NAMES[1])["power"] == "poweredOn"
+
+
+@pytest.mark.long
+@pytest.mark.fault(
+    "a second rehearsal of a VM is begun while the first one's tasks look at it",
+    where="controller",
+    ends="it refuses and leaves the first alone; of one whose playbook is dead it removes what is left",
+)
+def test_another_ones_rehearsal_is_left_alone(site: UndoSite) -> None:
+    vm = NAMES[1]
+    storage = site.cloud.block_storage
+
+    def made_by(owner: str) -> None:
+        """A volume as a rehearsal by that playbook has it."""
+        known = {"ferry_rehearsal": site.uuid(vm), "ferry_rehearsal_by": owner}
+        storage.wait_for_status(storage.create_volume(name="theirs", size=1, metadata=known), interval=0.3, wait=60)
+
+    with subprocess.Popen(["sleep", "600"]) as other:
+        try:
+            owner = f"{snapshot_tag.process_name(other.pid)} {vm}"
+            made_by(owner)
+            refused = site.play("rehearse", vm)
+            assert refused.code != 0 and "It is being rehearsed by another playbook" in refused.out, refused.out[-3000:]
+            assert site.rehearsals() == ["theirs"], "the removal at the end is of one's own"
+        finally:
+            other.kill()
+    over = site.play("rehearse", vm)  # there is nothing to rehearse yet, which is seen when the old one is gone
+    assert "has no volume yet" in over.out and site.rehearsals() == [], over.out[-3000:]
+    made_by(f"elsewhere:{owner.partition(':')[2]}")
+    refused = site.play("rehearse", vm)
+    assert "by elsewhere, it seems" in refused.out and site.rehearsals() == ["theirs"], refused.out[-3000:]
+    assert "has no volume yet" in site.play("rehearse", vm, ferry_rehearse_again=True).out and site.rehearsals() == []
 
 
 @pytest.mark.long

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import pytest
 
 from ansible_collections.ferry.vmware.plugins.module_utils.errors import ServerError
-from ansible_collections.ferry.vmware.plugins.module_utils.openstack_cloud import undo
+from ansible_collections.ferry.vmware.plugins.module_utils.openstack_cloud import removal, undo
 
 from .undo_site import UndoSite, undo_site
 from .vcenter_lab import MIB
@@ -64,6 +64,9 @@ def test_a_server_that_nova_cannot_stop(site: UndoSite) -> None:
         undo.undo({**wanted, "target": "stopped"})
     assert caught.value.code == "not_stoppable" and "rollback_target=removed" in str(caught.value.next_command)
     assert {v.metadata["ferry_state"] for v in site.volumes(vm).values()} == {"complete"}
+    with pytest.raises(ServerError, match="is attached to the server") as kept:  # at once: waiting would not free it
+        removal.remove_volume(site.cloud, site.volumes(vm)["2001"].id, timeout=3600)
+    assert kept.value.code == "in_use"
     said = undo.undo({**wanted, "target": "removed"}, check=True)
     assert said["changed"] and site.server(vm) is not None
     assert undo.undo({**wanted, "target": "removed"})["steps"] == said["steps"]

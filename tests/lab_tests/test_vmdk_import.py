@@ -11,13 +11,14 @@ import socket
 import sys
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from ansible_collections.ferry.vmware.plugins.module_utils.openstack_cloud import client, ready
 
-from .import_site import KEY, MIB, PUBLIC, ImportSite, Run, ova, raw_disk, stream
+from .import_site import KEY, MIB, PUBLIC, ImportSite, Run, descriptor, ova, raw_disk, stream
 
 pytestmark = pytest.mark.filterwarnings("ignore:Using fork:DeprecationWarning")
 SIZES = [6 * MIB, 3 * MIB]
@@ -174,3 +175,49 @@ def test_the_second_run_changes_nothing_and_sends_nothing(site: ImportSite, host
     assert again.code == 0, again.out[-4000:]
     assert set(again.changed.values()) == {0}
     assert [i["id"] for i in site.images("shop")] == [i["id"] for i in images]
+
+
+def chunked(folder: Path, name: str, sizes: list[int]) -> Path:
+    """A folder with an OVF descriptor whose disks lie in chunks beside it, as the specification's C(ovf:chunkSize) has them; their raws
+    lie beside the folder."""
+    made = folder / name
+    made.mkdir()
+    files = []
+    for i, size in enumerate(sizes):
+        path = stream(raw_disk(folder / f"{name}-{i}.raw", size, 40 + i), made / f"{name}-disk{i}.vmdk")
+        data = path.read_bytes()
+        step = len(data) // 3 + 1
+        for number in range(3):
+            (made / f"{path.name}.{number:09d}").write_bytes(data[number * step : (number + 1) * step])
+        path.unlink()
+        files.append((path.name, size, step))
+    text = descriptor(name, [(file, size) for file, size, _step in files], [("VM Network", "00:50:56:9a:00:21")])
+    for file, _size, step in files:
+        text = text.replace(f'ovf:href="{file}"', f'ovf:href="{file}" ovf:chunkSize="{step}"')
+    (made / f"{name}.ovf").write_text(text, encoding="utf-8")
+    return made
+
+
+@pytest.mark.long
+def test_check_then_chunks_then_images_that_go(site: ImportSite) -> None:
+    """One VM, from its plan to its last byte: C(--check) makes nothing, an OVF in chunks is read where it lies, its images go at the end."""
+    name = "crates"
+    hosts = {name: {"ferry_files": str(chunked(site.folder, name, SIZES))}}
+    try:
+        plan = site.run(hosts, "--check", vmdk_import_images="remove")
+        assert plan.code == 0 and "Traceback" not in plan.out, plan.out[-5000:]
+        assert (site.server(name), site.volumes(name), site.images(name), site.ports(name)) == (None, [], [], [])
+        assert set(plan.changed.values()) != {0}, "it says what would be made"
+        run = site.run(hosts, vmdk_import_images="remove")
+        assert run.code == 0, run.out[-5000:]
+        server = site.server(name)
+        assert server is not None and server["status"] == "ACTIVE"
+        for index, (volume, size) in enumerate(zip(site.volumes(name), SIZES, strict=True)):
+            assert site.bytes_of(volume["id"], size) == (site.folder / f"{name}-{index}.raw").read_bytes()
+        assert site.images(name) == []
+        again = site.run(hosts, vmdk_import_images="remove")
+        assert again.code == 0 and set(again.changed.values()) == {0}, again.out[-4000:]
+        assert site.run(hosts, "--check", vmdk_import_images="remove").code == 0
+        assert site.images(name) == []
+    finally:
+        site.remove(name)

@@ -18,6 +18,7 @@ Status file (JSON, mode 0600, replaced atomically a few times a second)::
 
 C(done), C(total), C(skipped) and C(rate) (per second, smoothed) are in C(unit); C(done) counts what was skipped, C(rate)
 does not. C(left), C(seconds) and C(time) (since the epoch) are in seconds; C(left) is null where it is not known.
+C(metrics) is there where figures for Prometheus are wanted, and says why they could not be written.
 C(start_time) is the start of the process in clock ticks after boot where C(/proc) tells it (else 0): pid and start time
 together name one process. C(state) is running, stopping, done or failed.
 """
@@ -36,6 +37,7 @@ from types import FrameType, TracebackType
 from typing import Any, Mapping
 
 from .errors import Busy, Interrupted, SinkError, bounded
+from .metrics import FOLDER_VARIABLE, Metrics
 
 #: Version of the status file's format.
 VERSION = 1
@@ -43,6 +45,8 @@ VERSION = 1
 TICK = 0.25
 #: The file is written at least this often (seconds), so that a reader can tell a slow task from a dead one.
 HEARTBEAT = 1.0
+#: Seconds for ending in an orderly way (volumes to give back, snapshots to remove) once told to stop.
+PATIENCE = 600.0
 #: Time constant of the smoothed rates, in seconds.
 SMOOTHING = 8.0
 #: The path of the status file and the life of the lease in seconds, from the action plugin.
@@ -119,11 +123,26 @@ class Progress:
     :param controlled: a controller laid down the lease file beforehand: when it is not there at the start, it was taken back.
     :param unit: what C(done) and C(total) count: "bytes", or a word in the plural.
     :param name: whom the task is for (a VM).
+    :param patience: a task that was told to stop and has not ended after so many seconds hangs in something that never answers: its
+        process is killed. What it leaves is what any kill leaves, and the next run goes on from there.
+    :param metrics: where to write figures for Prometheus too, as often as it wants them; only beside a status file.
     """
 
-    def __init__(self, path: str | None = None, *, lease: float = 0, unit: str = "bytes", name: str = "", controlled: bool = False) -> None:
+    def __init__(
+        self,
+        path: str | None = None,
+        *,
+        lease: float = 0,
+        unit: str = "bytes",
+        name: str = "",
+        controlled: bool = False,
+        patience: float = PATIENCE,
+        metrics: Metrics | None = None,
+    ) -> None:
         self.path = path
+        self.metrics = metrics
         self.controlled = controlled
+        self.patience = patience
         self.lease = lease
         self.unit = unit
         self.name = name
@@ -286,12 +305,19 @@ class Progress:
     # -- the clock thread ---------------------------------------------------------------------------------------------
 
     def _run_clock(self) -> None:
+        told = time.monotonic()
         while not self._stop_clock.wait(TICK):
             now = time.monotonic()
             self._look_at_lease(now)
             if self._changed or now - self._written >= HEARTBEAT:
                 self._changed = False
                 self._write("stopping" if self._why is not None else "running")
+            if self._why is None:
+                told = now
+            elif now - told > self.patience:
+                self._end_why = f"{self._why}; it did not end for {self.patience:g} s, and was killed"
+                self._write("failed")
+                os.kill(self._pid, signal.SIGKILL)
 
     def _look_at_lease(self, now: float) -> None:
         """Its mtime is compared with itself only, never with our clock: that may be set, and the file may lie on NFS."""
@@ -346,11 +372,15 @@ class Progress:
             return
         self._written = time.monotonic()
         self._beat += 1
+        said = self.snapshot(state)
+        if self.metrics is not None:
+            self.metrics.write(said)
+            said["metrics"] = self.metrics.problem
         temp = f"{self.path}.tmp"
         try:
             fd = os.open(temp, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
             with os.fdopen(fd, "w", encoding="utf-8") as stream:
-                json.dump(self.snapshot(state), stream)
+                json.dump(said, stream)
             os.replace(temp, self.path)
         except OSError:
             pass  # a full file system must not end a copy; the reader sees that the file is stale and asks in another way
@@ -398,4 +428,6 @@ def progress_from(params: Mapping[str, Any] | None = None, *, name: str = "", un
         lease = float(os.environ.pop(LEASE_VARIABLE, "") or 0)
     except ValueError:
         lease = 0.0
-    return Progress(path or None, lease=lease, unit=unit, name=name, controlled=bool(path))
+    folder = os.environ.pop(FOLDER_VARIABLE, "")
+    metrics = Metrics(folder) if folder else None
+    return Progress(path or None, lease=lease, unit=unit, name=name, controlled=bool(path), metrics=metrics)

@@ -20,3 +20,18 @@ def connection_spec() -> dict[str, Any]:
         "ca_cert": {"type": "path", "aliases": ["cacert"]},
         "validate_certs": {"type": "bool"},
     }
+
+
+#: How an image is to be that another module than glance_vmdk_upload sends: some of that one's options.
+IMAGE: dict[str, Any] = {
+    "hypervisor": {"type": "str", "choices": ["kvm", "vmware"], "default": "kvm"},
+    "hardware": {"type": "str", "choices": ["source", "virtio"], "default": "source"},
+    "properties": {"type": "dict"},
+    "visibility": {"type": "str", "choices": ["private", "shared", "community", "public"]},
+    "protected": {"type": "bool"},
+    "tags": {"type": "list", "elements": "str"},
+    "members": {"type": "list", "elements": "str"},
+    "stores": {"type": "list", "elements": "str"},
+    "min_ram": {"type": "int"},
+    "compression_level": {"type": "int"},
+}

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import functools
 import logging
 import os
 import pathlib
@@ -102,12 +103,18 @@ def address_towards(url: str) -> str:
         return "127.0.0.1"
 
 
-def connector_properties(state_dir: str, root_helper: str, host: str, ip: str) -> dict[str, Any]:
-    """What Cinder must know of this machine to export a volume to it."""
-    set_up(state_dir, root_helper)
+@functools.lru_cache(maxsize=8)
+def _properties(root_helper: str, host: str, ip: str) -> dict[str, Any]:
+    """Asked once: os-brick starts a dozen programs for it."""
     with _without_warnings():
         connector = need("os_brick.initiator.connector", package="os-brick")
         return dict(connector.get_connector_properties(helper(root_helper), ip, False, False, host=host))
+
+
+def connector_properties(state_dir: str, root_helper: str, host: str, ip: str) -> dict[str, Any]:
+    """What Cinder must know of this machine to export a volume to it."""
+    set_up(state_dir, root_helper)
+    return dict(_properties(root_helper, host, ip))
 
 
 class Device:

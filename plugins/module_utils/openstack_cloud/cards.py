@@ -16,6 +16,7 @@ from typing import Any, Iterable, Mapping, Sequence
 
 from ..errors import bounded
 from . import matching
+from .finding import Finding
 from .options import Card, Options, card_of, key_of, label_of, name_of, unused_nics
 from .target import NIC, SOURCE, Row, Target
 
@@ -50,7 +51,8 @@ def plan_ports(vm: Mapping[str, Any], own: Options, known: matching.Known, targe
         shown = label_of(nic, index)
         card = card_of(nic, index, own)
         if not card.mapped:
-            errors.append(f"{shown} is on the network {bounded(nic.get('network'), 80)!r}, which is not mapped (network_map)")
+            text = f"{shown} is on the network {bounded(nic.get('network'), 80)!r}, which is not mapped (network_map)"
+            errors.append(Finding("VMNetworksNotMapped", text, device=shown))
             continue
         if card.network is None:
             continue
@@ -62,7 +64,8 @@ def plan_ports(vm: Mapping[str, Any], own: Options, known: matching.Known, targe
         found = known.port(key, name, card.mac, entry["server"]["id"])
         taken = claims.named.get(name, ())
         if found is None and taken:
-            errors.append(f"a port named {bounded(name, 100)!r} that is not ours is there already ({taken[0]['id']})")
+            text = f"a port named {bounded(name, 100)!r} that is not ours is there already ({taken[0]['id']})"
+            errors.append(Finding("ferry.port.exists", text, device=shown))
         who = f"{entry['source']} {key}"
         _check_mac(card, network, shown, found, who, claims, errors)
         addresses = _addresses(nic, key, card, shown, found, entry)
@@ -77,7 +80,7 @@ def plan_ports(vm: Mapping[str, Any], own: Options, known: matching.Known, targe
             "mac": card.mac,
             "description": f"{SOURCE}={entry['source']} {NIC}={key}",
             "tags": [f"{SOURCE}={entry['source']}", f"{NIC}={key}"],
-            "security_groups": _groups(card.security_groups, target, errors),
+            "security_groups": _groups(card.security_groups, shown, target, errors),
             "fixed_ips": [{"ip_address": a} for a in addresses] or None,
             "id": found["id"] if found else None,
             "found": matching.port_facts(found),
@@ -85,10 +88,10 @@ def plan_ports(vm: Mapping[str, Any], own: Options, known: matching.Known, targe
         entry["ports"].append(port)
         problem = matching.port_problem(found, port, entry["server"]["id"])
         if problem:
-            errors.append(problem)
+            errors.append(Finding("ferry.port.unusable", problem, device=shown))
     unknown = unused_nics(vm, own)
     if unknown:
-        errors.append(f"nics names cards that it does not have: {bounded(', '.join(unknown), 200)}")
+        errors.append(Finding("ferry.option.invalid", f"nics names cards that it does not have: {bounded(', '.join(unknown), 200)}"))
 
 
 def _network(wanted: str, shown: str, target: Target, errors: list[str]) -> Row | None:
@@ -96,7 +99,7 @@ def _network(wanted: str, shown: str, target: Target, errors: list[str]) -> Row 
     if len(found) == 1:
         return found[0]
     many = f"several networks are named {bounded(wanted, 80)!r}; give the id" if found else f"there is no network {bounded(wanted, 80)!r}"
-    errors.append(f"{many} (for {shown})")
+    errors.append(Finding("ferry.network.unknown", f"{many} (for {shown})", device=shown))
     return None
 
 
@@ -105,15 +108,16 @@ def _check_mac(card: Card, network: Row, shown: str, found: Row | None, who: str
     if not mac:
         return
     if not _MAC.fullmatch(mac) or int(mac[:2], 16) & 1:
-        errors.append(f"{shown}: {bounded(mac, 40)} is no MAC address of a card (six pairs of hexadecimal digits, no multicast)")
+        text = f"{shown}: {bounded(mac, 40)} is no MAC address of a card (six pairs of hexadecimal digits, no multicast)"
+        errors.append(Finding("ferry.mac.invalid", text, device=shown))
         return
     if claims.macs.setdefault((network["id"], mac), who) != who:
-        errors.append(f"{shown}: the MAC {mac} is there twice in the wave, on the network {bounded(network['name'], 80)}")
+        text = f"{shown}: the MAC {mac} is there twice in the wave, on the network {bounded(network['name'], 80)}"
+        errors.append(Finding("MacConflicts", text, device=shown))
     for port in claims.with_mac.get((network["id"], mac), ()):
         if found is None or port["id"] != found["id"]:
-            errors.append(
-                f"{shown}: the MAC {mac} is in use on the network {bounded(network['name'], 80)} by the port {port['id']}, which is not ours"
-            )
+            text = f"{shown}: the MAC {mac} is in use on the network {bounded(network['name'], 80)} by the port {port['id']}, which is not ours"
+            errors.append(Finding("MacConflicts", text, device=shown))
 
 
 def _addresses(nic: Mapping[str, Any], key: str, card: Card, shown: str, found: Row | None, entry: dict[str, Any]) -> list[str]:
@@ -133,9 +137,8 @@ def _addresses(nic: Mapping[str, Any], key: str, card: Card, shown: str, found: 
     if addresses and root:
         root["metadata"][ADDRESS + key] = root["create_metadata"][ADDRESS + key] = ",".join(addresses)[:255]
     elif not addresses and found is None:
-        entry["errors"].append(
-            f"{shown}: its address is to be kept (keep_ip), but VMware Tools tell none; start the guest, or give fixed_ips in nics"
-        )
+        text = f"{shown}: its address is to be kept (keep_ip), but VMware Tools tell none; start the guest, or give fixed_ips in nics"
+        entry["errors"].append(Finding("ferry.address.unknown", text, device=shown))
     return addresses
 
 
@@ -147,24 +150,28 @@ def _check_addresses(
         try:
             address = ipaddress.ip_address(text)
         except ValueError:
-            errors.append(f"{shown}: {bounded(text, 60)} is no IP address")
+            errors.append(Finding("ferry.address.invalid", f"{shown}: {bounded(text, 60)} is no IP address", device=shown))
             continue
         fitting = [s for s in subnets if address in ipaddress.ip_network(str(s["cidr"]), strict=False)]
         if not fitting:
             known = ", ".join(str(s["cidr"]) for s in subnets[:5]) or "none"
-            errors.append(f"{shown}: {text} is in no subnet of the network {bounded(network['name'], 80)} (subnets: {known})")
+            what = f"{shown}: {text} is in no subnet of the network {bounded(network['name'], 80)} (subnets: {known})"
+            errors.append(Finding("ferry.address.outside", what, device=shown))
             continue
         net = ipaddress.ip_network(str(fitting[0]["cidr"]), strict=False)
         ends = (net.network_address, net.broadcast_address) if net.version == 4 and net.prefixlen < 31 else ()
         if address in ends or str(address) == fitting[0].get("gateway_ip"):
-            errors.append(f"{shown}: {text} is the {'gateway' if address not in ends else 'first or last address'} of the subnet {net}")
+            what = f"{shown}: {text} is the {'gateway' if address not in ends else 'first or last address'} of the subnet {net}"
+            errors.append(Finding("ferry.address.reserved", what, device=shown))
             continue
         if claims.addresses.setdefault((network["id"], str(address)), who) != who:
-            errors.append(f"{shown}: the address {text} is there twice in the wave, on the network {bounded(network['name'], 80)}")
+            what = f"{shown}: the address {text} is there twice in the wave, on the network {bounded(network['name'], 80)}"
+            errors.append(Finding("ferry.address.taken", what, device=shown))
         for port in claims.with_address.get((network["id"], str(address)), ()):
             if found is None or port["id"] != found["id"]:
                 owner = bounded(port.get("device_owner") or "nothing", 40)
-                errors.append(f"{shown}: the address {text} is in use by the port {port['id']} ({owner}), which is not ours")
+                what = f"{shown}: the address {text} is in use by the port {port['id']} ({owner}), which is not ours"
+                errors.append(Finding("ferry.address.taken", what, device=shown))
 
 
 def may_choose(network: Row, target: Target) -> bool:
@@ -193,14 +200,15 @@ def _may(
     if addresses and (found is None or not set(addresses) <= {str(f.get("ip_address")) for f in found.get("fixed_ips") or ()}):
         asks.append("its address")
     if asks:
-        errors.append(
+        text = (
             f"{shown}: {' and '.join(asks)} cannot be kept on the network {bounded(network['name'], 80)}, which belongs to another project:"
             " Neutron lets only an admin or the network's owner choose them. Use keep_mac: false (nics: mac: null for one card),"
             " or port_policy: trust where your cloud allows it"
         )
+        errors.append(Finding("ferry.port.policy", text, device=shown))
 
 
-def _groups(wanted: Sequence[str] | None, target: Target, errors: list[str]) -> list[str] | None:
+def _groups(wanted: Sequence[str] | None, shown: str, target: Target, errors: list[str]) -> list[str] | None:
     """Ids of the security groups; None leaves them to Neutron."""
     if wanted is None:
         return None
@@ -212,5 +220,5 @@ def _groups(wanted: Sequence[str] | None, target: Target, errors: list[str]) -> 
             continue
         text = f"{'several security groups are named' if rows else 'there is no security group'} {bounded(word, 80)!r}"
         if text not in errors:
-            errors.append(text)
+            errors.append(Finding("ferry.security_group.unknown", text, device=shown))
     return found

@@ -22,7 +22,14 @@ PAGE = 1000
 MAX_PAGES = 1000
 
 #: Services as the SDK names them, and as people do.
-SERVICES = {"block_storage": "Cinder", "compute": "Nova", "identity": "Keystone", "image": "Glance", "network": "Neutron"}
+SERVICES = {
+    "block_storage": "Cinder",
+    "compute": "Nova",
+    "identity": "Keystone",
+    "image": "Glance",
+    "network": "Neutron",
+    "placement": "Placement",
+}
 
 
 def connect(params: Mapping[str, Any]) -> Any:
@@ -215,6 +222,26 @@ def get(conn: Any, service: str, path: str, *, step: str, **kwargs: Any) -> Any:
         return response.json()
     except ValueError:
         raise ServerError(f"{SERVICES[service]} answered something else than JSON.", step=step, said=said_in(response)) from None
+
+
+def get_optional(conn: Any, service: str, path: str, *, step: str, **kwargs: Any) -> dict[str, Any]:
+    """The JSON object of a GET; empty where this user may not have it, or the cloud does not offer the service.
+
+    :raises ServerError: the service failed, or answered something else than JSON.
+    """
+    try:
+        response = call(conn, service, "GET", path, step=step, allow=(403, 404), **kwargs)
+    except ServerError as e:
+        if e.code == "missing_service":
+            return {}
+        raise
+    if response.status_code >= 400:
+        return {}
+    try:
+        body = response.json()
+    except ValueError:
+        raise ServerError(f"{SERVICES[service]} answered something else than JSON.", step=step, said=said_in(response)) from None
+    return body if isinstance(body, dict) else {}
 
 
 def listing(

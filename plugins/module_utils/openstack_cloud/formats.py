@@ -36,8 +36,7 @@ def accepted(conn: Any) -> dict[str, frozenset[str]]:
 def look(path: str, hypervisor: str) -> dict[str, Any]:
     """C(capacity) (bytes), C(disk_format), C(converted_to) of the file at C(path) as it would be sent; or C(error), in words."""
     try:
-        # A volume is made of it, which Cinder does not do of a streamOptimized disk (see disk/vmdk/sparse_stream.py).
-        form = forms.decide(path, hypervisor=hypervisor, convert="auto", disktype="sparse" if hypervisor == "kvm" else None)
+        form = forms.decide(path, hypervisor=hypervisor, convert="auto")
     except FerryError as e:
         return {"error": f"{e.message.rstrip('.')}" + (f": {e.said}" if e.said else "")}
     except OSError as e:

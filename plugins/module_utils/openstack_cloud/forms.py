@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""In which form a disk file is sent to Glance, and with which properties: what glance_vmdk_upload decides before it sends."""
+"""In which form a disk is sent to Glance, and with which properties: what glance_vmdk_upload and vm_disk_copy decide before they send."""
 
 from __future__ import annotations
 
@@ -11,28 +11,24 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Any, Mapping
 
-from ..disk.model import SECTOR
+from ..disk import controllers
+from ..disk.model import SECTOR, Source
 from ..disk.vmdk.glance import boots
 from ..disk.vmdk.info import inspect
 from ..disk.vmdk.kinds import kind_of
 from ..disk.vmdk.reader import open_disk
 from ..disk.vmdk.sparse_stream import CREATE_TYPE
-from ..disk.vmdk.structs import GD_AT_END, MAGIC
 from ..errors import BadInput
 from . import properties
-from .sending import INDEXED
+from .sending import INDEXED, RAW, Opener
 
 #: What Glance and both of Nova's drivers take, and we can write without knowing the end before the beginning.
 STREAM = "streamOptimized"
-#: cinder/image/format_inspector.py refuses a footer: "Unsupported VMDK footer".
-_CINDER = "Cinder makes no volume of a stream whose grain directory is at its end"
-#: Where the header of a sparse extent has its gdOffset, in bytes ("Virtual Disk Format 5.0", SparseExtentHeader).
-_GD_OFFSET = 56
 
 
 @dataclass
 class Form:
-    """How a file is sent. C(converted_to) is None where it is sent as it is.
+    """How a disk is sent. C(converted_to) is None where a file is sent as it is.
 
     :param capacity: of the disk, in bytes.
     :param bootable: whether Nova with the hypervisor that was asked for boots a server from what is sent.
@@ -50,6 +46,33 @@ class Form:
     bootable: bool = True
     #: How C(sending.Converted) writes it, where it is converted: C(converted_to), or C(indexed).
     wire: str | None = None
+    #: Opens a disk that is no local file; C(path) then is its name.
+    opener: Opener | None = None
+    #: Threads that read and compress it; None for as many as there are processors.
+    threads: int | None = None
+
+    def open(self) -> Source:
+        """The disk itself, opened."""
+        return open_disk(self.path, format=self.kind) if self.opener is None else self.opener()
+
+    @property
+    def descriptor_adapter(self) -> str:
+        """What a VMDK that is made of it names as its adapter; there is no word for SATA and NVMe."""
+        found = controllers.find(self.adapter or "")
+        return found.name if found is not None and found.ddb else "lsilogic"
+
+    def accepts(self, form: object, hypervisor: str, disktype: str | None) -> bool:
+        """Whether an image with this very disk, sent as C(form) (the image's property ferry_form), is what is wanted.
+
+        Where nobody asked for a form, any that the hypervisor boots, and of which Cinder makes volumes under KVM.
+        """
+        own = self.wire or (RAW if self.disk_format == "raw" else None)
+        if form in (None, own):
+            return True
+        if RAW in (form, own):
+            return False
+        good = {"sparse": {CREATE_TYPE}, "streamOptimized": {INDEXED, STREAM}}.get(str(disktype), {INDEXED, STREAM, CREATE_TYPE})
+        return form in (good - {STREAM} if hypervisor == "kvm" else good)
 
     @property
     def size(self) -> int | None:
@@ -82,8 +105,6 @@ def decide(path: str, *, hypervisor: str, convert: str, adapter_type: str | None
         reasons=list(verdict["reasons"]),
         bootable=bool(verdict["bootable"]),
     )
-    if hypervisor == "kvm" and verdict["accepted"] and kind == "vmdk" and _ends_with_directory(path):
-        form.reasons.append(f"{_CINDER}: convert it")
     _possible(form, disktype)
     other = disktype is not None and kind != "qcow2" and disktype != form.disktype
     # A raw disk would be taken, but its zeroes would travel with it.
@@ -118,6 +139,24 @@ def decide(path: str, *, hypervisor: str, convert: str, adapter_type: str | None
     return form
 
 
+def of_disk(
+    name: str, capacity: int, opener: Opener, *, hypervisor: str, raw: bool = False, adapter: str | None = None, threads: int | None = None
+) -> Form:
+    """How a disk is sent that is read from elsewhere, and not judged before.
+
+    :param raw: as raw bytes, zeroes too, in one pass; else as streamOptimized.
+    :raises BadInput: C(hypervisor) boots no such image.
+    """
+    if raw and hypervisor != "kvm":
+        raise BadInput(
+            "Nova's VMware driver boots no raw image.", disk=name, step="read the options", next_command="Use format: streamOptimized."
+        )
+    if raw:
+        return Form(name, RAW, capacity, "raw", None, adapter, RAW, wire=RAW, opener=opener, threads=threads)
+    wire = INDEXED if hypervisor == "kvm" else STREAM
+    return Form(name, "vmdk", capacity, "vmdk", STREAM, adapter, STREAM, wire=wire, opener=opener, threads=threads)
+
+
 def _possible(form: Form, disktype: str | None) -> None:
     """Refuse a form that no file sent to Glance has, or that cannot be written while it is sent."""
     if disktype == "preallocated":
@@ -127,13 +166,6 @@ def _possible(form: Form, disktype: str | None) -> None:
             step="read the options",
             next_command="Leave disktype out: the disk is sent as streamOptimized.",
         )
-
-
-def _ends_with_directory(path: str) -> bool:
-    """Whether a VMDK's header says that its grain directory is at the end."""
-    with open(path, "rb") as f:
-        head = f.read(SECTOR)
-    return head[:4] == MAGIC and head[_GD_OFFSET : _GD_OFFSET + 8] == GD_AT_END.to_bytes(8, "little")
 
 
 def _boots(path: str, kind: str) -> bool:
@@ -147,6 +179,7 @@ def properties_for(
     """Image properties for the disk's controller and, as far as it is known, the rest of its machine; the user's own win.
 
     :param machine: guest_id, firmware, secure_boot, nic_type and hardware, the options of glance_vmdk_upload; None is not known.
+        disk_count: how many disks the machine has on this controller, for those of QEMU's that have room for few.
     :raises BadInput: Nova would refuse them, or they name two controllers; code C(conflict).
     """
     about = dict(machine or {})
@@ -157,7 +190,7 @@ def properties_for(
         "nics": [{"type": about["nic_type"]}] if about.get("nic_type") else [],
     }
     if form.adapter:
-        vm["disks"] = [{"controller": form.adapter}]
+        vm["disks"] = [{"controller": form.adapter}] * int(about.get("disk_count") or 1)
     hardware = str(about.get("hardware") or "source")
     found = properties.for_vm(vm, {"controller": form.adapter}, hypervisor=hypervisor, hardware=hardware)
     if not about.get("firmware"):

@@ -2,17 +2,16 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Put a disk file into Glance as something that Glance takes and Nova boots: what glance_vmdk_upload does, free of Ansible."""
+"""Put a disk into Glance as something that Glance takes and Nova boots: what glance_vmdk_upload does, free of Ansible."""
 
 from __future__ import annotations
 
 import hashlib
-from contextlib import closing, suppress
+from contextlib import closing
 from typing import Any, Callable, Mapping
 from urllib.parse import urlsplit
 
 from ..disk.vmdk.compress import checked_level
-from ..disk.vmdk.reader import open_disk
 from ..disk.vmdk.sparse_stream import CREATE_TYPE, size_of
 from ..disk.vmdk.stream_writer import predict_size
 from ..errors import BadInput, Busy, FerryError, ServerError, bounded
@@ -20,6 +19,7 @@ from . import images
 from .forms import Form, decide, properties_for
 from .sending import AsIs, Converted, Sender, disk_digest, file_sha512
 from .target import DIGEST, STATE
+from .upload_errors import explained
 
 GIB = 1 << 30
 #: C(progress(phase, done, total)): what is done, bytes done and in all. It may raise to stop the work.
@@ -33,7 +33,7 @@ CONTROLLER_KEYS = ("hw_disk_bus", "hw_scsi_model", "vmware_adaptertype", "vmware
 #: Attributes that a run mends on an image that is there.
 MENDED = ("visibility", "protected", "min_disk", "min_ram")
 #: Options that tell of the machine around the disk.
-MACHINE = ("guest_id", "firmware", "secure_boot", "nic_type", "hardware")
+MACHINE = ("guest_id", "firmware", "secure_boot", "nic_type", "hardware", "disk_count")
 #: SHA-512 of what was sent, kept where Glance's own hash is of something else: another algorithm, or a form it converted to.
 SHA512 = "ferry_sha512"
 #: Form in which a converted disk was sent (Form.wire).
@@ -54,18 +54,12 @@ class Upload:
 
     def run(self) -> dict[str, Any]:
         """The module's result."""
-        found = images.find(self._conn, self._params["name"])
+        found = self._found()
         if self._params["state"] == "absent":
             return self._absent(found)
         if self._params.get("import_method") == "web-download":
             return self._web_download(found)
-        form = decide(
-            self._params["src"],
-            hypervisor=self._params["hypervisor"],
-            convert=self._params["convert"],
-            adapter_type=self._params.get("adapter_type"),
-            disktype=self._params.get("disktype"),
-        )
+        form = self._form()
         own = self._properties(form)
         attributes = self._attributes(form.disk_format, -(-form.capacity // GIB))
         self._check_stores()
@@ -82,6 +76,18 @@ class Upload:
                 next_command="Remove it with state: absent, or choose another name.",
             )
         return {**(self._predict(form, own, attributes) if self._check else self._send(found, form, own, attributes)), **verdict}
+
+    def _found(self) -> list[dict[str, Any]]:
+        return images.find(self._conn, self._params["name"])
+
+    def _form(self) -> Form:
+        return decide(
+            self._params["src"],
+            hypervisor=self._params["hypervisor"],
+            convert=self._params["convert"],
+            adapter_type=self._params.get("adapter_type"),
+            disktype=self._params.get("disktype"),
+        )
 
     def _properties(self, form: Form) -> dict[str, str]:
         machine = {key: self._params.get(key) for key in MACHINE}
@@ -121,26 +127,23 @@ class Upload:
 
         if not active:
             return None, None
+        sha512 = None
         if not form.converted_to:
             size = form.size or 0
-            if not any(size == i.get("size") or i.get(SHA512) for i in active):
-                return None, None
-            sha512 = file_sha512(form.path, hook, size)
-            return next((i for i in active if sha512 in (_hash_of(i), i.get(SHA512))), None), sha512
-        if any(i.get(DIGEST) for i in active):
-            digest = disk_digest(form.path, form.kind, hook)
-            found = next((i for i in active if i.get(DIGEST) == digest), None)
-            if found is not None and found.get(FORM, form.wire) not in (form.wire, None if self._params.get("disktype") else CREATE_TYPE):
-                raise BadInput(
-                    f"Image {found['id']} has this disk, but as {found[FORM]} where {form.wire} is wanted.",
-                    code="other_form",
-                    step="compare with the image",
-                    next_command="Remove it with state: absent, or choose another name.",
-                )
-            if found is not None:
-                return found, found.get(SHA512) or _hash_of(found)
+            if any(size == i.get("size") or i.get(SHA512) for i in active):
+                sha512 = file_sha512(form.path, hook, size)
+                found = next((i for i in active if sha512 in (hash_of(i), i.get(SHA512))), None)
+                if found is not None:
+                    return found, sha512
+        # qcow2 is sent as it is, and its disk is not read here.
+        if form.kind != "qcow2" and any(i.get(DIGEST) for i in active):
+            same = self._same_disk(active, form, hook)
+            if same is not None:
+                return same, same.get(SHA512) or hash_of(same)
+        if not form.converted_to:
+            return None, sha512
         # Whole, and killed before its digest was noted: what would be sent says whether it is the same.
-        bare = [i for i in active if i.get(STATE) == "copying" and not i.get(DIGEST) and _hash_of(i)]
+        bare = [i for i in active if i.get(STATE) == "copying" and not i.get(DIGEST) and hash_of(i)]
         if not bare:
             return None, None
         for found in bare:
@@ -148,11 +151,30 @@ class Upload:
             sender.measure(hook)
             for _block in sender:
                 pass
-            if sender.sha512 == _hash_of(found):
+            if sender.sha512 == hash_of(found):
                 if not self._check:
                     found = images.change(self._conn, found, {DIGEST: sender.digest, FORM: form.wire})
                 return found, sender.sha512
         return None, None
+
+    def _same_disk(self, active: list[dict[str, Any]], form: Form, hook: Callable[[int, int], None]) -> dict[str, Any] | None:
+        """The image with this very disk, whatever its bytes; None where there is none.
+
+        :raises BadInput: code C(other_form): those with this disk have a form that does not do.
+        """
+        digest = disk_digest(form.open, hook, form.threads)
+        having = [i for i in active if i.get(DIGEST) == digest]
+        good = [i for i in having if form.accepts(i.get(FORM), self._params["hypervisor"], self._params.get("disktype"))]
+        if having and not good:
+            wanted = form.wire or form.disktype or form.disk_format
+            raise BadInput(
+                f"Image {having[0]['id']} has this disk, but as {having[0].get(FORM)} where {wanted} is wanted.",
+                code="other_form",
+                step="compare with the image",
+                next_command="Remove it with state: absent, or choose another name.",
+            )
+        # The one in the very form first.
+        return min(good, key=lambda i: i.get(FORM) != form.wire, default=None)
 
     def _mend(
         self, image: dict[str, Any], own: Mapping[str, str], attributes: Mapping[str, Any], facts: Mapping[str, Any]
@@ -195,7 +217,7 @@ class Upload:
     def _predict(self, form: Form, own: Mapping[str, str], attributes: Mapping[str, Any]) -> dict[str, Any]:
         size = form.size
         if size is None:
-            with closing(open_disk(form.path, format=form.kind)) as disk:
+            with closing(form.open()) as disk:
                 size = size_of(disk) if form.converted_to == CREATE_TYPE else predict_size(disk, level=self._level)
         after = {"name": self._params["name"], **attributes, **own}
         return {
@@ -251,7 +273,7 @@ class Upload:
             store = self._stores[0] if self._stores and not method else None
             images.send(self._conn, image["id"], iter(sender), stage=bool(method), size=size, store=store)
         except FerryError as e:
-            raise self._explained(e, image["id"]) from e
+            raise explained(self._conn, e, image["id"]) from e
         if method:
             self._import(image["id"], {"name": method}, self._stores)
         elif len(self._stores) > 1:
@@ -261,7 +283,7 @@ class Upload:
         done: dict[str, Any] = {STATE: "complete"}
         if sender.digest:
             done.update({DIGEST: sender.digest, FORM: form.wire})
-        if _hash_of(image) != sender.sha512:
+        if hash_of(image) != sender.sha512:
             done[SHA512] = sender.sha512
         return {
             "changed": True,
@@ -272,8 +294,8 @@ class Upload:
         }
 
     def _converted(self, form: Form, image_id: str, hook: Callable[[int, int], None]) -> Converted:
-        adapter = form.adapter or "lsilogic"
-        return Converted(form.path, form.kind, adapter, hook, image_id=image_id, to=form.wire, level=self._level)
+        more: dict[str, Any] = {"to": form.wire, "level": self._level, "threads": form.threads}
+        return Converted(form.path, form.open, form.descriptor_adapter, hook, image_id=image_id, **more)
 
     def _finish(self, image: dict[str, Any], done: Mapping[str, Any], attributes: Mapping[str, Any]) -> dict[str, Any]:
         """What an image gets when its data is there: its state, members and protection; the image."""
@@ -352,7 +374,7 @@ class Upload:
             )
         if image.get("disk_format") != form.disk_format:
             return  # an import plugin has converted the image: hash and size are those of its new form
-        if image.get("size") != sender.sent or (_hash_of(image) or sender.sha512) != sender.sha512:
+        if image.get("size") != sender.sent or (hash_of(image) or sender.sha512) != sender.sha512:
             images.delete(self._conn, {"id": image["id"]})
             raise ServerError(
                 "Glance stored other bytes than were sent; the image was removed.",
@@ -362,47 +384,6 @@ class Upload:
                 stored=image.get("size"),
                 next_command="Run again.",
             )
-
-    def _explained(self, error: FerryError, image_id: str) -> FerryError:
-        """What to do about a failed upload, and what is left behind."""
-        said = (error.said or "").lower()
-        if error.code == "unsupported":
-            images.delete(self._conn, {"id": image_id})
-            error.add(next_command="See what ferry.vmware.vmdk_info says under glance; convert: auto sends a form that is accepted.")
-        elif error.code == "not_found" or (error.details.get("status") == 410 and "deleted" in said):
-            error.code = "not_found"
-            error.add(left="nothing: somebody deleted the image meanwhile", next_command="Run again.")
-        elif error.code in ("too_large", "quota") and "media is full" in said:
-            error.code = "store_full"
-            error.add(next_command="Free space in Glance's store, or name another one in stores, and run again.")
-        elif error.code in ("too_large", "quota"):
-            error.add(
-                next_command="Ask for a larger image_size_cap or image quota, or move the disk straight into a volume (ferry.vmware.vm_disk_copy)."
-            )
-        elif error.code == "unauthorized":
-            error.add(next_command="The token ended during the upload: ask for tokens that live longer than it takes, and run again.")
-        elif error.code == "conflict":
-            error.add(left=f"image {image_id}, whose data somebody else sends", next_command="Let that upload finish, and run again.")
-        elif error.code in ("server_failed", "unreachable"):
-            error.add(next_command="Run again when Glance is well.")
-        if (
-            error.left is None
-            and error.code in ("quota", "server_failed", "unauthorized", "too_large", "store_full")
-            and self._stuck(image_id)
-        ):
-            error.add(left="nothing: Glance would have left the image saving for ever, it was removed")
-        return error.add(left=f"image {image_id} without data; the next run uses it", step="send the image")
-
-    def _stuck(self, image_id: str) -> bool:
-        """Remove our image where Glance has answered, and says nonetheless that somebody sends its data: it never takes that back.
-
-        Seen where a quota is found exceeded at the end only, as with every upload whose size is not known before.
-        """
-        with suppress(FerryError):  # the upload's own error is the one to be told
-            if images.get_image(self._conn, image_id)["status"] == "saving":
-                images.delete(self._conn, {"id": image_id})
-                return True
-        return False
 
     def _web_download(self, found: list[dict[str, Any]]) -> dict[str, Any]:
         """Glance fetches the file itself; what it is, only Glance sees."""
@@ -423,7 +404,7 @@ class Upload:
         facts = {"converted_to": None, "bytes_sent": 0, "sha512": None}
         active = next((i for i in found if i["status"] == "active" and i.get(URI) == mark), None)
         if active is not None:
-            return self._mend(active, own, attributes, {**facts, "sha512": _hash_of(active)})
+            return self._mend(active, own, attributes, {**facts, "sha512": hash_of(active)})
         if self._check:
             return {"changed": True, "image": None, **facts, "diff": {"before": {}, "after": {"name": self._params["name"], **own}}}
         self._method()
@@ -434,10 +415,10 @@ class Upload:
             done["min_disk"] = -(-int(image["virtual_size"]) // GIB)
         after = {"name": self._params["name"], **attributes, **own}
         image = self._finish(image, done, attributes)
-        return {"changed": True, "image": image, **facts, "sha512": _hash_of(image), "diff": {"before": {}, "after": after}}
+        return {"changed": True, "image": image, **facts, "sha512": hash_of(image), "diff": {"before": {}, "after": after}}
 
 
-def _hash_of(image: Mapping[str, Any]) -> str | None:
+def hash_of(image: Mapping[str, Any]) -> str | None:
     """SHA-512 of the image's data by Glance; None where it hashes by another algorithm."""
     return str(image["os_hash_value"]) if image.get("os_hash_algo") == "sha512" and image.get("os_hash_value") else None
 

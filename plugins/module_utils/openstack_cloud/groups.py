@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any, Mapping, Sequence
 
 from ..errors import bounded
+from .finding import Finding
 
 KINDS = ("together", "apart", "pin", "avoid", "hold")
 #: The words of SigmaSystemCenter for the same.
@@ -83,7 +84,7 @@ def parse(vms: Sequence[Mapping[str, Any]], data: Sequence[Any], out: Grouping) 
     for number, row in enumerate(data, 1):
         where = f"constraint {number}"
         if not isinstance(row, Mapping):
-            out.errors.append(f"{where} is no mapping")
+            out.errors.append(Finding("ferry.constraint.invalid", f"{where} is no mapping", device=where))
             continue
         kind = str(row.get("kind", "")).lower()
         kind = ALIASES.get(kind, kind)
@@ -98,7 +99,7 @@ def parse(vms: Sequence[Mapping[str, Any]], data: Sequence[Any], out: Grouping) 
             problems.append(f"{where}: vms or group is missing")
         if not isinstance(row.get("required", True), bool):
             problems.append(f"{where}: required is true or false")
-        out.errors += problems
+        out.errors += [Finding("ferry.constraint.invalid", text, device=where) for text in problems]
         if problems:
             continue
         rule = Rule(kind, str(row.get("name") or kind), _group_name(kind, row), bool(row.get("required", True)))
@@ -106,7 +107,8 @@ def parse(vms: Sequence[Mapping[str, Any]], data: Sequence[Any], out: Grouping) 
         for word in _words(row.get("vms")):
             found = _named(vms, word)
             if len(found) > 1:
-                out.errors.append(f"{where}: several VMs of the wave are named {bounded(word, 80)}; give a path or a UUID")
+                text = f"{where}: several VMs of the wave are named {bounded(word, 80)}; give a path or a UUID"
+                out.errors.append(Finding("ferry.constraint.invalid", text, device=where))
             elif not found:
                 elsewhere.append(word)
             rule.members |= set(found)
@@ -117,10 +119,11 @@ def parse(vms: Sequence[Mapping[str, Any]], data: Sequence[Any], out: Grouping) 
         if kind not in POLICIES:
             for i in rule.members:
                 text = f"the constraint {bounded(rule.name, 80)} ({kind}) is about ESXi hosts and has no meaning in OpenStack"
-                out.warnings.setdefault(i, []).append(text)
+                out.warnings.setdefault(i, []).append(Finding("ferry.constraint.ignored", text))
             continue
         if elsewhere:
-            out.notes.append(f"{where} also names what is not in this wave: {bounded(', '.join(elsewhere), 200)}")
+            text = f"{where} also names what is not in this wave: {bounded(', '.join(elsewhere), 200)}"
+            out.notes.append(Finding("ferry.constraint.elsewhere", text, device=where))
         rules.append(rule)
     return rules
 
@@ -153,7 +156,8 @@ def grouping(
     out = Grouping()
     rules = _merged(parse(vms, data, out))
     names = [r.group_name for r in rules]
-    out.errors += [f"two constraints have the name {bounded(n, 80)}" for n in sorted({n for n in names if names.count(n) > 1})]
+    twice = sorted({n for n in names if names.count(n) > 1})
+    out.errors += [Finding("ferry.constraint.invalid", f"two constraints have the name {bounded(n, 80)}", device=n[:80]) for n in twice]
     taken: dict[int, Rule] = {}
     # What is required comes before wishes, so that a wish loses.
     for rule in sorted(rules, key=lambda r: not r.required):
@@ -166,9 +170,11 @@ def grouping(
             pair = f"the constraints {bounded(other.name, 80)} and {bounded(rule.name, 80)}"
             if rule.required:
                 name = bounded(vms[i].get("name"), 80)
-                out.errors.append(f"{name} is in {pair}, but Nova has one server group for a server: merge them, or make one a wish")
+                text = f"{name} is in {pair}, but Nova has one server group for a server: merge them, or make one a wish"
+                out.errors.append(Finding("ferry.constraint.conflict", text, device=name))
             else:
-                out.warnings.setdefault(i, []).append(f"it is in {pair}; Nova has one server group for a server, so the latter is left out")
+                text = f"it is in {pair}; Nova has one server group for a server, so the latter is left out"
+                out.warnings.setdefault(i, []).append(Finding("ferry.constraint.ignored", text))
         for i in members:
             taken[i] = rule
         if members:
@@ -190,10 +196,11 @@ def _row(
     # A second one may be there by a race of two runs: the one with our servers is it, else the one with any.
     found.sort(key=lambda r: (-len(mine & set(r.get("members") or ())), -len(r.get("members") or ()), str(r.get("id"))))
     if named and not found:
-        out.errors.append(
+        text = (
             f"the server group {bounded(rule.group_name, 100)} has the policy {bounded(policy_of(named[0]), 40)}, wanted is {rule.policy};"
             " a group cannot be changed: name the constraint otherwise, or delete the group"
         )
+        out.errors.append(Finding("ferry.server_group.policy", text, device=rule.group_name[:100]))
         return
     there = set(found[0].get("members") or ()) if found else set()
     row = {
@@ -212,7 +219,7 @@ def _row(
             text = (
                 f"its server is not in the server group {bounded(rule.group_name, 100)}; Nova puts a server in a group only when it is made"
             )
-            out.warnings.setdefault(i, []).append(text)
+            out.warnings.setdefault(i, []).append(Finding("ferry.server_group.outside", text))
 
 
 def policy_of(row: Mapping[str, Any]) -> str:

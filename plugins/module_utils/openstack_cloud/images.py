@@ -16,6 +16,8 @@ from .client import SERVICES, call, explain, get, listing, of_status, said_in
 PATCH_TYPE = "application/openstack-images-v2.1-json-patch"
 #: A token that lives less than these seconds is renewed before an upload begins.
 TOKEN_SECONDS = 1800
+#: Property of an image that was itself what somebody wanted.
+TARGET = "ferry_target"
 
 
 def get_image(conn: Any, image_id: str) -> dict[str, Any]:
@@ -40,6 +42,11 @@ def of_a_server(image: Mapping[str, Any]) -> bool:
     """Whether it is a snapshot or backup of a server. Nova hands it the properties of the image that the server was made from, with
     our marks among them (nova/compute/utils.py, initialize_instance_snapshot_metadata; block_device_mapping: of a server with volumes)."""
     return image.get("image_type") in ("snapshot", "backup") or any(image.get(k) for k in ("base_image_ref", "block_device_mapping"))
+
+
+def asked_for(image: Mapping[str, Any]) -> bool:
+    """Whether it was made to stay (vm_disk_copy with an image as its target), not on the way to a volume."""
+    return image.get(TARGET) == "image"
 
 
 def _quoted(name: str) -> str:
@@ -131,6 +138,23 @@ def send(
         raise explain(e, step, at=SERVICES["image"]) from e
     if answer.status_code not in (200, 201, 202, 204):
         raise of_status(answer.status_code, said_in(answer), step, at=SERVICES["image"])
+
+
+def data_of(conn: Any, image_id: str) -> Iterator[bytes]:
+    """An image's data, in blocks of at most 1 MiB.
+
+    :raises ServerError: Glance refuses, or the connection breaks on the way.
+    """
+    step = "read the image back"
+    try:
+        answer = conn.image.request(f"/images/{image_id}/file", "GET", raise_exc=False, redirect=False, stream=True)
+        if answer.status_code != 200:
+            raise of_status(answer.status_code, said_in(answer), step, at=SERVICES["image"])
+        yield from answer.iter_content(1 << 20)
+    except FerryError:
+        raise
+    except Exception as e:  # see send()
+        raise explain(e, step, at=SERVICES["image"]) from e
 
 
 def methods(conn: Any) -> list[str]:

@@ -13,12 +13,12 @@ from __future__ import annotations
 import os
 import re
 import subprocess
-import time
 from pathlib import Path
 from typing import Any, Callable
 
 from ..errors import BadInput, ServerError, SinkError, bounded
 from .client import call, get
+from .waiting import wait_for
 
 #: How a volume is attached: by Nova where this machine is a server of the cloud, else by os-brick.
 WAYS = ("auto", "nova", "brick")
@@ -168,14 +168,7 @@ class Plugged:
 
     @staticmethod
     def _wait(done: Callable[[], Any], timeout: float, late: str) -> Any:
-        end = time.monotonic() + timeout
-        while True:
-            found = done()
-            if found is not None:
-                return found
-            if time.monotonic() > end:
-                raise SinkError(late, code="timeout", step="wait for the volume")
-            time.sleep(PAUSE)  # neither Cinder, Nova nor the kernel tells when
+        return wait_for(done, timeout, lambda: SinkError(late, code="timeout", step="wait for the volume"), pause=PAUSE)
 
 
 def device_of(volume_id: str, root: Path = Path("/")) -> str | None:

@@ -11,6 +11,7 @@ from typing import Any, Mapping
 from ..errors import BadInput
 from . import formats, ports
 from .client import connect
+from .finding import plain
 from .options import PER_VM, Options, asked
 from .plan import plan
 from .target import read_target
@@ -19,13 +20,18 @@ from .target import read_target
 SHOWN = 20
 
 
+def options_of(params: Mapping[str, Any]) -> Options:
+    """The options of a wave out of a module's parameters."""
+    given = (*PER_VM, "constraints", "port_policy", "rehearsal")
+    return Options(**{k: params[k] for k in given if params.get(k) is not None})
+
+
 def plan_wave(params: Mapping[str, Any]) -> dict[str, Any]:
     """Read the target and plan the landing of C(vms). Changes nothing.
 
     :raises BadInput: there are errors and C(fail) is set; its C(partial) has the whole plan.
     """
-    given = (*PER_VM, "constraints", "port_policy", "rehearsal")
-    options = Options(**{k: params[k] for k in given if params.get(k) is not None})
+    options = options_of(params)
     vms = params["vms"]
     sources = {str(vm["instance_uuid"]).lower() for vm in vms if vm.get("instance_uuid")}
     wanted = asked(vms, options)
@@ -33,7 +39,7 @@ def plan_wave(params: Mapping[str, Any]) -> dict[str, Any]:
     if wanted.images:
         hypervisors = [str((vm.get("options") or {}).get("hypervisor") or options.hypervisor) for vm in vms]
         vms = formats.looked_at(vms, hypervisors)
-    result: dict[str, Any] = {"changed": False, **plan(vms, target, options)}
+    result: dict[str, Any] = plain({"changed": False, **plan(vms, target, options)})
     if result["errors"] and params.get("fail", True):
         lines = [e["text"] for e in result["errors"]]
         more = f" … and {len(lines) - SHOWN} more" if len(lines) > SHOWN else ""

@@ -15,7 +15,7 @@ import re
 from typing import Any, Collection, Iterable, Mapping, Sequence
 
 from ..errors import bounded
-from .target import DISK, NIC, SOURCE, STATE, Row, Target
+from .target import DISK, NIC, SOURCE, STATE, Row, Target, source_tag
 
 
 def servers_of(volume: Row) -> list[str]:
@@ -51,12 +51,14 @@ class Known:
     def __init__(self, target: Target, source: str) -> None:
         self._target = target
         self._source = source
-        self._volumes: Sequence[Row] = [v for v in target.volumes if str(_metadata(v).get(SOURCE) or "").lower() == source]
-        self.servers: Sequence[Row] = [s for s in target.servers if str(_metadata(s).get(SOURCE) or "").lower() == source]
+        self._volumes: Sequence[Row] = target.volumes_by_source.get(source, ())
+        self.servers: Sequence[Row] = target.servers_by_source.get(source, ())
         if not self.servers:
-            self.servers = [s for s in target.servers if not _metadata(s).get(SOURCE) and _boots_from(s, self._volumes)]
-        held = {i for s in self.servers for i in _attached(s)}
-        self._held = [v for v in target.volumes if v["id"] in held]
+            near = dict.fromkeys(i for v in self._volumes for i in servers_of(v))
+            rows = [s for i in near for s in target.servers_by_id.get(i, ())]
+            self.servers = [s for s in rows if not source_tag(s) and _boots_from(s, self._volumes)]
+        held = dict.fromkeys(i for s in self.servers for i in _attached(s))
+        self._held = [v for i in held for v in target.volumes_by_id.get(i, ())]
 
     def server(self) -> Row | None:
         return self.servers[0] if self.servers else None
@@ -80,19 +82,15 @@ class Known:
 
     def port(self, key: str, name: str, mac: str | None, server_id: str | None) -> Row | None:
         """The port of the card C(key)."""
-        tags = {f"{SOURCE}={self._source}", f"{NIC}={key}"}
-        ports = self._target.ports
-        for p in ports:
-            if tags <= set(p.get("tags") or ()):
+        target = self._target
+        for p in target.ports_by_tag.get(f"{SOURCE}={self._source}", ()):
+            if f"{NIC}={key}" in p["tags"]:
                 return p
-        for p in ports:
-            # openstack.cloud.port sets no tags; between it and the tagging, the description says whose port it is
-            if p.get("description") == f"{SOURCE}={self._source} {NIC}={key}":
-                return p
-        if server_id:
-            of_server = [p for p in ports if p.get("device_id") == server_id]
-            return next((p for p in of_server if p.get("name") == name or mac and str(p.get("mac_address")).lower() == mac), None)
-        return None
+        # openstack.cloud.port sets no tags; between it and the tagging, the description says whose port it is
+        for p in target.ports_by_description.get(f"{SOURCE}={self._source} {NIC}={key}", ()):
+            return p
+        of_server = target.ports_by_device.get(server_id, ()) if server_id else ()
+        return next((p for p in of_server if p.get("name") == name or mac and str(p.get("mac_address")).lower() == mac), None)
 
 
 def volume_state(volume: Row | None) -> str:

@@ -199,25 +199,35 @@ class Asked:
     addresses: bool
     groups: bool
     images: bool
+    default_type: bool = True
+    security_groups: bool = True
 
 
 def asked(vms: Iterable[Mapping[str, Any]], options: Options) -> Asked:
     """What read_target() has to look at for this wave. Errors are left to plan(), which tells them with all others."""
     networks: set[str] = set()
     names: set[str] = set()
-    keys = zones = addresses = images = False
+    keys = zones = addresses = images = default_type = security = False
     for vm in vms:
         images = images or any(d.get("file") for d in vm.get("disks") or ())
         try:
             own = options.of(vm)
             keys = keys or bool(own.key_name)
             zones = zones or bool(own.availability_zone)
+            default_type = default_type or not _all_typed(own.storage_map)
+            security = security or own.security_groups is not None
             for index, nic in enumerate(vm.get("nics") or ()):
                 card = card_of(nic, index, own)
                 if card.mapped and card.network:
                     networks.add(card.network)
                     names.add(name_of(own.port_name, vm, index, nic.get("key")))
                     addresses = addresses or card.wants_address
+                    security = security or card.security_groups is not None
         except BadInput:
             continue
-    return Asked(frozenset(networks), frozenset(names), keys, zones, addresses, bool(options.constraints), images)
+    return Asked(frozenset(networks), frozenset(names), keys, zones, addresses, bool(options.constraints), images, default_type, security)
+
+
+def _all_typed(storage_map: Mapping[str, Any]) -> bool:
+    """Whether no volume can become one of the cloud's default type."""
+    return bool(storage_map) and all(v.get("type") if isinstance(v, Mapping) else v for v in storage_map.values())

@@ -10,11 +10,13 @@ All errors of the whole wave are found before its first byte travels.
 
 from __future__ import annotations
 
+import unicodedata
 from dataclasses import dataclass, field, replace
 from typing import Any, Mapping, Sequence
 
 from ..errors import BadInput, bounded
 from . import cards, compare, flavors, formats, groups, matching, properties, quota, storage, topology
+from .finding import Finding, id_of
 from .options import MAX_NAME, Options, name_of, root_index, source_of
 from .target import DISK, ROLE, SCOPE, SOURCE, STATE, Target
 
@@ -49,15 +51,19 @@ def plan(vms: Sequence[Mapping[str, Any]], target: Target, options: Options) -> 
             entry["server"]["group"] = {k: group[k] for k in ("id", "name", "policy")} if group else None
     for group in grouping.groups:
         wave.needs.add("server_groups", 0 if group["id"] else 1)
-    errors = [{"vm": e["name"], "what": what, "text": f"{e['name']}: {what}"} for e in entries for what in e["errors"]]
+    errors = [{"vm": e["name"], "id": id_of(what), "what": what, "text": f"{e['name']}: {what}"} for e in entries for what in e["errors"]]
     quotas, exceeded = quota.check(wave.needs, target.quotas)
     members = target.quotas.get("server_group_members", (-1, 0))[0]
     exceeded += [
-        f"the server group {bounded(g['name'], 100)} would have {g['members']} members, a group may have {members}"
+        Finding(
+            "ferry.quota.exceeded",
+            f"the server group {bounded(g['name'], 100)} would have {g['members']} members, a group may have {members}",
+            device="server_group_members",
+        )
         for g in grouping.groups
         if 0 <= members < g["members"]
     ]
-    errors += [{"vm": None, "what": text, "text": text} for text in [*grouping.errors, *exceeded]]
+    errors += [{"vm": None, "id": id_of(text), "what": text, "text": text} for text in [*grouping.errors, *exceeded]]
     return {"vms": entries, "errors": errors, "quotas": quotas, "server_groups": grouping.groups, "notes": grouping.notes}
 
 
@@ -82,7 +88,7 @@ def _entry(vm: Mapping[str, Any], target: Target, options: Options, wave: _Wave)
         source = entry["source"] = source_of(vm)
         known = matching.Known(target, source)
         if source in wave.sources:
-            errors.append(f"it has the same instance uuid ({source}) as {wave.sources[source]}")
+            errors.append(Finding("ferry.uuid.duplicate", f"it has the same instance uuid ({source}) as {wave.sources[source]}"))
         wave.sources.setdefault(source, name)
         server = _server(vm, own, known, target, entry, wave)
         entry["flavor"] = _flavor(vm, own, target, server, errors)
@@ -94,9 +100,9 @@ def _entry(vm: Mapping[str, Any], target: Target, options: Options, wave: _Wave)
         _order(vm, own, entry)
         _needs(own, entry, wave)
     except BadInput as e:
-        errors.append(e.message)
+        errors.append(Finding("ferry.option.invalid", e.message))
         return entry
-    entry["warnings"] += [*properties.concerns(vm), *(bounded(p, 300) for p in vm.get("problems") or ())]
+    entry["warnings"] += [*properties.concerns(vm), *(Finding("ferry.file.problem", bounded(p, 300)) for p in vm.get("problems") or ())]
     compare.compare(entry)
     return entry
 
@@ -104,7 +110,8 @@ def _entry(vm: Mapping[str, Any], target: Target, options: Options, wave: _Wave)
 def _claim(wave: _Wave, kind: str, name: str, owner: str, errors: list[str]) -> None:
     other = wave.names.setdefault((kind, name), owner)
     if other != owner or not name:
-        errors.append(f"the {kind} of {owner} would have the name {bounded(name, 100)!r}, which is that of {other}")
+        text = f"the {kind} of {owner} would have the name {bounded(name, 100)!r}, which is that of {other}"
+        errors.append(Finding("ferry.name.duplicate", text, device=name[:100]))
 
 
 def _server(
@@ -114,21 +121,29 @@ def _server(
     name = name_of(own.server_name, vm)
     found = known.server()
     _claim(wave, "server", name, f"{entry['name']} ({entry['source']})", errors)
-    others = [s for s in target.servers if s.get("name") == name and (found is None or s["id"] != found["id"])]
+    wrong = _name_problem(name)
+    if wrong:
+        errors.append(Finding("ferry.name.invalid", f"Nova takes no server named {bounded(name, 100)!r}: {wrong}"))
+    others = [s for s in target.servers_by_name.get(name, ()) if found is None or s["id"] != found["id"]]
     if others:
-        errors.append(f"a server named {bounded(name, 100)!r} that is not ours is there already ({others[0]['id']})")
+        text = f"a server named {bounded(name, 100)!r} that is not ours is there already ({others[0]['id']})"
+        errors.append(Finding("VMAlreadyExists", text))
     if len(known.servers) > 1:
-        errors.append(f"several servers are tagged as its own: {', '.join(s['id'] for s in known.servers)}")
+        errors.append(
+            Finding("ferry.server.ambiguous", f"several servers are tagged as its own: {', '.join(s['id'] for s in known.servers)}")
+        )
     if own.server_state not in ("started", "stopped"):
-        errors.append(f"server_state is started or stopped, not {bounded(own.server_state, 40)}")
+        errors.append(Finding("ferry.option.invalid", f"server_state is started or stopped, not {bounded(own.server_state, 40)}"))
     zone = own.availability_zone
     if zone and target.zones and zone not in target.zones:
-        errors.append(f"there is no availability zone {bounded(zone, 60)}; there are {', '.join(target.zones)}")
+        text = f"there is no availability zone {bounded(zone, 60)}; there are {', '.join(target.zones)}"
+        errors.append(Finding("ferry.zone.unknown", text))
     metadata = {**{str(k): str(v) for k, v in own.metadata.items()}, SOURCE: entry["source"], SCOPE: entry["name"][:MAX_NAME]}
     errors += _metadata_problems(metadata, target)
     if own.key_name and target.keypairs is not None and own.key_name not in target.keypairs:
         known_keys = bounded(", ".join(sorted(target.keypairs)), 200) or "none"
-        errors.append(f"there is no key pair {bounded(own.key_name, 80)!r} of this user; there are: {known_keys}")
+        text = f"there is no key pair {bounded(own.key_name, 80)!r} of this user; there are: {known_keys}"
+        errors.append(Finding("ferry.key.unknown", text))
     if found is not None and not matching.never_ran(found):
         entry["warnings"] += _fixed_at_creation(found, own)
     entry["server"] = {
@@ -147,13 +162,23 @@ def _server(
     return found
 
 
+def _name_problem(name: str) -> str | None:
+    """Why Nova refuses the name of a server (nova/api/validation/parameter_types.py, valid_name_regex)."""
+    if not name or name != name.strip():
+        return "it is empty, or begins or ends with a space"
+    kinds = {unicodedata.category(c) for c in name}
+    if any(k.startswith("C") or k in ("Zl", "Zp") for k in kinds):
+        return "it has characters that cannot be printed"
+    return "it has characters beyond U+FFFE" if any(ord(c) > 0xFFFE for c in name) else None
+
+
 def _metadata_problems(metadata: Mapping[str, str], target: Target) -> list[str]:
     long = sorted(bounded(k, 40) for k, v in metadata.items() if not 0 < len(k) <= _MAX_METADATA or len(v) > _MAX_METADATA)
     found = [f"metadata of a server has keys and values of up to {_MAX_METADATA} characters; too long: {', '.join(long)}"] if long else []
     limit = target.quotas.get("server_metadata", (-1, 0))[0]
     if 0 <= limit < len(metadata):
         found.append(f"its server would have {len(metadata)} entries of metadata, the quota is {limit}")
-    return found
+    return [Finding("ferry.metadata.invalid", text) for text in found]
 
 
 def _fixed_at_creation(found: Mapping[str, Any], own: Options) -> list[str]:
@@ -166,14 +191,15 @@ def _fixed_at_creation(found: Mapping[str, Any], own: Options) -> list[str]:
     shown = [
         f"{what} ({bounded(is_ or 'none', 60)}, planned is {bounded(should, 60)})" for what, is_, should in rows if should and is_ != should
     ]
-    return [f"its server has another {' and '.join(shown)}; Nova sets that only when it makes a server, so it is left"] if shown else []
+    text = f"its server has another {' and '.join(shown)}; Nova sets that only when it makes a server, so it is left"
+    return [Finding("ferry.server.fixed", text)] if shown else []
 
 
 def _volumes(vm: Mapping[str, Any], own: Options, known: matching.Known, target: Target, entry: dict[str, Any], wave: _Wave) -> None:
     errors = entry["errors"]
     disks = vm.get("disks") or ()
     if not disks:
-        errors.append("it has no disks")
+        errors.append(Finding("ferry.disk.none", "it has no disks"))
         return
     root = root_index(vm)
     for index, disk in enumerate(disks):
@@ -182,7 +208,7 @@ def _volumes(vm: Mapping[str, Any], own: Options, known: matching.Known, target:
         capacity = int(disk.get("capacity") or 0)
         if capacity <= 0:
             why = f": {bounded(disk['error'], 300)}" if disk.get("error") else ""
-            errors.append(f"disk {bounded(label, 60)} has no capacity{why}")
+            errors.append(Finding("vmware.disk.capacity.invalid", f"disk {bounded(label, 60)} has no capacity{why}", disk=label))
             continue
         where = storage.of_disk(disk, own.storage_map, target.volume_types, errors)
         volume_type = where.type
@@ -192,9 +218,10 @@ def _volumes(vm: Mapping[str, Any], own: Options, known: matching.Known, target:
         broken = found["id"] if found and matching.empty_in_error(found) else None
         found = None if broken else found
         _claim(wave, "volume", name, f"{label} of {entry['name']} ({entry['source']})", errors)
-        taken = [v for v in target.volumes if v.get("name") == name and v["id"] != broken and (found is None or v["id"] != found["id"])]
+        taken = [v for v in target.volumes_by_name.get(name, ()) if v["id"] != broken and (found is None or v["id"] != found["id"])]
         if found is None and taken:
-            errors.append(f"a volume named {bounded(name, 100)!r} that is not ours is there already ({taken[0]['id']})")
+            text = f"a volume named {bounded(name, 100)!r} that is not ours is there already ({taken[0]['id']})"
+            errors.append(Finding("ferry.volume.exists", text, disk=label))
         size = -(-capacity // GIB)
         boots = index == root
         row: dict[str, Any] = {
@@ -223,23 +250,29 @@ def _volumes(vm: Mapping[str, Any], own: Options, known: matching.Known, target:
             row["metadata"][storage.SHARED] = storage.identity(disk)
             errors += storage.elsewhere(disk, target.volumes, entry["source"])
         if found is not None:
-            errors += [f"volume {found['id']} of disk {bounded(label, 60)}: {what}" for what in storage.unmet(found, where.expect)]
+            errors += [
+                Finding("ferry.volume.unmet", f"volume {found['id']} of disk {bounded(label, 60)}: {what}", disk=label)
+                for what in storage.unmet(found, where.expect)
+            ]
         row["create_metadata"] = {**row["metadata"], STATE: "copying"}
-        errors += properties.faults(row["image_properties"], own.hypervisor)
+        errors += [Finding("ferry.properties.invalid", what) for what in properties.faults(row["image_properties"], own.hypervisor)]
         entry["volumes"].append(row)
         problem = matching.volume_problem(found, row, entry["server"]["id"])
         if problem:
-            errors.append(problem)
+            errors.append(Finding("ferry.volume.unusable", problem, disk=label))
         limit = target.quotas.get("per_volume_gigabytes", (-1, 0))[0]
         if 0 <= limit < size and (found is None or int(found.get("size") or 0) < size):
-            errors.append(f"disk {bounded(label, 60)} needs {size} GiB, a volume may have {limit}")
+            errors.append(
+                Finding("ferry.quota.per_volume", f"disk {bounded(label, 60)} needs {size} GiB, a volume may have {limit}", disk=label)
+            )
         wrong = formats.problem(disk, target.image_formats) if row["state"] != "complete" else None
         if wrong:
-            errors.append(wrong)
+            errors.append(Finding("ferry.image.refused", wrong, disk=label))
         row["file"] = disk.get("file")
         row["quota_type"] = volume_type or target.default_type
     for spare in known.spare_volumes({r["disk"] for r in entry["volumes"]}):
-        entry["warnings"].append(f"volume {spare} is tagged as its own, but the VM has no such disk (any more)")
+        text = f"volume {spare} is tagged as its own, but the VM has no such disk (any more)"
+        entry["warnings"].append(Finding("ferry.volume.spare", text))
 
 
 def _flavor(
@@ -252,16 +285,16 @@ def _flavor(
         else:
             choice = flavors.fit(target.flavors, cpus, memory_mb, suits=lambda row: topology.suits(row.get("extra_specs"), vm))
     except BadInput as e:
-        errors.append(e.message[0].lower() + e.message[1:].rstrip("."))
+        errors.append(Finding("ferry.flavor.none", e.message[0].lower() + e.message[1:].rstrip(".")))
         return None
     return choice.as_dict()
 
 
 def _with_topology(vm: Mapping[str, Any], own: Options, target: Target, server: Mapping[str, Any] | None, entry: dict[str, Any]) -> Options:
     """The options with the image properties for sockets and cores; the user's own win."""
-    has = (server or {}).get("flavor") or {}
+    # A server that is there keeps its flavor, whatever would be chosen today; one that never ran is made anew.
+    has = (server.get("flavor") or {}) if server is not None and not matching.never_ran(server) else {}
     chosen = entry["flavor"] or {}
-    # A server that is there keeps its flavor, whatever would be chosen today.
     vcpus = int(has.get("vcpus") or chosen.get("cpus") or 0)
     specs = has.get("extra_specs")
     if specs is None:
@@ -269,7 +302,7 @@ def _with_topology(vm: Mapping[str, Any], own: Options, target: Target, server: 
     if not vcpus or own.hypervisor != "kvm":
         return own
     found, warnings = topology.properties(vm, vcpus, specs)
-    entry["warnings"] += warnings
+    entry["warnings"] += [Finding("ferry.cpu.topology", text) for text in warnings]
     if any(k in own.properties for k in topology.PROPERTIES):
         found = {}
     return replace(own, properties={**found, **own.properties})
@@ -289,16 +322,16 @@ def _order(vm: Mapping[str, Any], own: Options, entry: dict[str, Any]) -> None:
     for number, volume in enumerate(ordered):
         volume["attach"] = {"order": number, "bus": bus, "device": f"/dev/{prefix}{_letters(number)}", "serial": volume["id"]}
     if root["index"]:
-        entry["warnings"].append(
-            f"it boots from its disk number {root['index'] + 1}, which becomes the first: names such as /dev/sda move, UUIDs and labels do not"
-        )
+        text = f"it boots from its disk number {root['index'] + 1}, which becomes the first: names such as /dev/sda move, UUIDs and labels do not"
+        entry["warnings"].append(Finding("ferry.disk.order", text, disk=root["label"]))
     room = 4 - bool(own.config_drive)
     if bus == "ide" and len(ordered) > room:
-        entry["errors"].append(
+        text = (
             f"it has {len(ordered)} disks, an IDE controller has room for {room}"
             + (" beside the config drive" if own.config_drive else "")
             + "; set another controller (properties: hw_disk_bus) if its guest has the driver"
         )
+        entry["errors"].append(Finding("ferry.controller.full", text))
 
 
 def _letters(number: int) -> str:

@@ -16,6 +16,7 @@ from typing import Any, Mapping, Sequence
 
 from ..disk import controllers
 from ..errors import bounded
+from .finding import Finding
 
 #: Network cards by their names in .vmx files, to hw_vif_model. vmxnet3 and e1000e are emulated by QEMU.
 NIC_MODELS = {
@@ -255,19 +256,23 @@ def _bus(controller: controllers.Controller | None, uefi: bool, disks: int = 0) 
 
 def concerns(vm: Mapping[str, Any]) -> list[str]:
     """What one set of image properties cannot say of this VM: Nova knows one bus and one card model per server."""
-    found = []
+    found: list[str] = []
     if any((c := controller_of(d)) and c.name == "buslogic" for d in vm.get("disks") or ()):
-        found.append("QEMU emulates no BusLogic controller: under KVM its disks are on IDE, which takes four of them")
+        text = "QEMU emulates no BusLogic controller: under KVM its disks are on IDE, which takes four of them"
+        found.append(Finding("ferry.controller.missing", text))
     disks = vm.get("disks") or ()
     if disks and _crowded(controller_of(disks[0]), len(disks)):
-        found.append(
+        text = (
             f"QEMU's {disks[0].get('controller')} cannot have {len(disks)} disk(s) under Nova: under KVM they are on SATA (AHCI), for which"
             " the guest needs a driver when it starts; with hardware: virtio, or hw_disk_bus of your own, they are on that"
         )
+        found.append(Finding("ferry.controller.crowded", text))
     kinds = {str(d.get("controller") or "") for d in vm.get("disks") or ()}
     if len(kinds) > 1:
-        found.append(f"its disks hang on different controllers ({', '.join(sorted(kinds))}); in OpenStack all get the root disk's")
+        text = f"its disks hang on different controllers ({', '.join(sorted(kinds))}); in OpenStack all get the root disk's"
+        found.append(Finding("ferry.controller.mixed", text))
     cards = {str(n.get("type") or "") for n in vm.get("nics") or ()}
     if len(cards) > 1:
-        found.append(f"its network cards are of different types ({', '.join(sorted(cards))}); in OpenStack all get the first one's")
+        text = f"its network cards are of different types ({', '.join(sorted(cards))}); in OpenStack all get the first one's"
+        found.append(Finding("ferry.nic.mixed", text))
     return found

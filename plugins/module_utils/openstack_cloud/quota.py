@@ -13,8 +13,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Mapping
 
-from ..errors import ServerError
-from .client import call
+from .client import get_optional
+from .finding import Finding
 
 #: Name here, limit and use in Nova's absolute limits.
 _COMPUTE = (
@@ -58,14 +58,7 @@ def read(conn: Any, *, images: bool = False) -> dict[str, tuple[int, int]]:
 
 
 def _optional(conn: Any, service: str, path: str) -> dict[str, Any]:
-    response = call(conn, service, "GET", path, step="read the quotas", allow=(403, 404))
-    if response.status_code >= 400:
-        return {}
-    try:
-        body = response.json()
-    except ValueError:
-        raise ServerError("The quotas are no JSON.", step="read the quotas") from None
-    return body if isinstance(body, dict) else {}
+    return get_optional(conn, service, path, step="read the quotas")
 
 
 @dataclass
@@ -95,11 +88,12 @@ class Needs:
 def check(needs: Needs, limits: Limits) -> tuple[list[dict[str, Any]], list[str]]:
     """(what is needed of each quota: what, needed, used, limit; what does not fit, in words)."""
     rows = []
-    errors = []
+    errors: list[str] = []
     for what, amount in sorted(needs.amounts.items()):
         limit, used = limits.get(what, (-1, 0))
         rows.append({"what": what, "needed": amount, "used": used, "limit": limit})
         if limit >= 0 and amount > 0 and used + amount > limit:
             unit = next((u for k, u in _UNITS.items() if what.startswith(k)), "")
-            errors.append(f"the quota of {what} is {limit}{unit}, {used} are used, the wave needs {amount} more")
+            text = f"the quota of {what} is {limit}{unit}, {used} are used, the wave needs {amount} more"
+            errors.append(Finding("ferry.quota.exceeded", text, device=what))
     return rows, errors

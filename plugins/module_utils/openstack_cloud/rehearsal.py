@@ -12,20 +12,24 @@ migration takes it for its own.
 from __future__ import annotations
 
 import ipaddress
-import time
 from typing import Any, Mapping, Sequence
 
 from ..errors import BadInput, FerryError, ServerError, bounded
 from . import removal, volumes
 from .client import call, get, listing
 from .target import SERVERS
+from .waiting import wait_for
 
 #: Mark of all that belongs to a rehearsal; its value is the instance UUID of the VM.
 REHEARSAL = "ferry_rehearsal"
+#: Metadata beside it: who makes the rehearsal (see transfer/rehearse.py).
+BY = "ferry_rehearsal_by"
 #: Seconds for a volume's copy, unless told otherwise: a back end without copy on write reads and writes all of it.
 COPY_TIMEOUT = 3600.0
 _PAUSE = 0.5
 _MAX_NAME = 200
+#: Longer metadata are refused by Cinder and Nova.
+_LONGEST = 255
 
 Row = Mapping[str, Any]
 
@@ -55,6 +59,12 @@ def left_over(conn: Any, source: str | None = None) -> dict[str, list[Row]]:
         "volumes": [v for v in listing(conn, "block_storage", "/volumes/detail", "volumes", step=step) if ours(v)],
         "snapshots": [s for s in listing(conn, "block_storage", "/snapshots/detail", "snapshots", step=step) if ours(s)],
     }
+
+
+def owners(found: Mapping[str, Sequence[Row]]) -> set[str]:
+    """Who has made what left_over() found, as far as it says so."""
+    said = {str((row.get("metadata") or {}).get(BY) or "") for rows in found.values() for row in rows}
+    return said - {""}
 
 
 def remove(conn: Any, found: Mapping[str, Sequence[Row]], *, timeout: float = removal.TIMEOUT) -> list[str]:
@@ -132,6 +142,8 @@ class Rehearsal:
         self.options = options
         self.source = str(entry["source"]).lower()
         self.mark = {REHEARSAL: self.source}
+        if options.get("owner"):
+            self.mark[BY] = str(options["owner"])[:_LONGEST]
         self.name = f"rehearsal-{str(entry['server']['name'])[:_MAX_NAME]}"
         self.made: list[str] = []
 
@@ -191,18 +203,21 @@ class Rehearsal:
         return {"id": made["id"], "role": wanted.get("role")}
 
     def _wait(self, path: str, key: str) -> dict[str, Any]:
-        end = time.monotonic() + float(self.options.get("copy_timeout") or COPY_TIMEOUT)
-        while True:
+        last: dict[str, Any] = {}
+
+        def copied() -> dict[str, Any] | None:
             row: dict[str, Any] = get(self.conn, "block_storage", path, step="wait for the copy")[key]
-            if row["status"] == "available":
-                return row
+            last.update(row)
             if str(row["status"]).startswith("error"):
                 raise ServerError(
                     f"Cinder could not copy it: the {key} {row['id']} has the status {row['status']}.", step="copy the volume"
                 )
-            if time.monotonic() > end:
-                raise ServerError(f"The {key} {row['id']} is still {row['status']}.", code="timeout", step="wait for the copy")
-            time.sleep(_PAUSE)  # Cinder is asked: it tells nobody when a copy is done
+            return row if row["status"] == "available" else None
+
+        def late() -> ServerError:
+            return ServerError(f"The {key} {last['id']} is still {last['status']}.", code="timeout", step="wait for the copy")
+
+        return wait_for(copied, float(self.options.get("copy_timeout") or COPY_TIMEOUT), late, pause=_PAUSE)
 
     def _network(self, port: Row) -> str:
         """The id of the network in the place of the port's."""

@@ -6,18 +6,17 @@
 
 from __future__ import annotations
 
-import time
-from typing import Any, Mapping
+from typing import Any, Callable, Mapping
 
 from ..errors import ServerError, bounded
 from . import volumes
 from .client import call, get
 from .matching import never_ran
 from .target import GROUPS, SERVERS
+from .waiting import wait_for
 
 #: Seconds that each thing has to stop or to go.
 TIMEOUT = 300.0
-PAUSE = 0.3
 #: Statuses of a server whose guest does not run and does not answer to any address.
 AT_REST = ("SHUTOFF", "SHELVED", "SHELVED_OFFLOADED", "DELETED", "SOFT_DELETED")
 
@@ -50,12 +49,14 @@ def stop_server(conn: Any, server_id: str, *, timeout: float = TIMEOUT) -> None:
     :raises ServerError: code timeout, or not_stoppable (it is paused, suspended, being rescued ...).
     """
     step = "stop the server"
-    end = time.monotonic() + timeout
-    while True:
+    last: dict[str, Any] = {}
+
+    def rested() -> bool | None:
         server = server_now(conn, server_id)
         if server is None or rests(server):
-            return
+            return True
         status, task = str(server.get("status")), server.get("OS-EXT-STS:task_state")
+        last.update(status=status, task=task)
         if status in ("ACTIVE", "ERROR") and not task:
             call(conn, "compute", "POST", f"/servers/{server_id}/action", step=step, body={"os-stop": None}, allow=(409,))
         elif not task and status not in ("BUILD", "REBUILD", "REBOOT", "HARD_REBOOT"):
@@ -65,15 +66,18 @@ def stop_server(conn: Any, server_id: str, *, timeout: float = TIMEOUT) -> None:
                 step=step,
                 next_command="bring it into the status ACTIVE or SHUTOFF, or let it be removed (rollback_target=removed)",
             )
-        if time.monotonic() > end:
-            raise ServerError(
-                f"The server {server_id} has not stopped within {timeout:.0f} s.",
-                code="timeout",
-                step=step,
-                said=f"status {status}, task {task}",
-                next_command="run it again, or let it be removed (rollback_target=removed)",
-            )
-        time.sleep(PAUSE)  # OpenStack is asked: it tells nobody when it is done
+        return None
+
+    def late() -> ServerError:
+        return ServerError(
+            f"The server {server_id} has not stopped within {timeout:.0f} s.",
+            code="timeout",
+            step=step,
+            said=f"status {last['status']}, task {last['task']}",
+            next_command="run it again, or let it be removed (rollback_target=removed)",
+        )
+
+    wait_for(rested, timeout, late)
 
 
 def remove_server(conn: Any, server_id: str, *, timeout: float = TIMEOUT) -> None:
@@ -105,14 +109,13 @@ def remove_port(conn: Any, port_id: str) -> None:
 def remove_network(conn: Any, network_id: str, *, timeout: float = TIMEOUT) -> None:
     """Delete a network of ours. Neutron takes the ports of its own services along, but refuses while a server's is going."""
     step = "remove the network"
-    end = time.monotonic() + timeout
-    while True:
-        answer = call(conn, "network", "DELETE", f"/networks/{network_id}", step=step, allow=(404, 409))
-        if answer.status_code != 409:
-            return
-        if time.monotonic() > end:
-            raise ServerError(f"The network {network_id} is still in use after {timeout:.0f} s.", code="timeout", step=step)
-        time.sleep(PAUSE)  # OpenStack is asked: it tells nobody when it is done
+
+    def removed() -> bool | None:
+        return call(conn, "network", "DELETE", f"/networks/{network_id}", step=step, allow=(404, 409)).status_code != 409 or None
+
+    wait_for(
+        removed, timeout, lambda: ServerError(f"The network {network_id} is still in use after {timeout:.0f} s.", code="timeout", step=step)
+    )
 
 
 def remove_volume(conn: Any, volume_id: str, *, timeout: float = TIMEOUT) -> None:
@@ -123,7 +126,8 @@ def remove_volume(conn: Any, volume_id: str, *, timeout: float = TIMEOUT) -> Non
     def now() -> dict[str, Any] | None:
         return _again(conn, "block_storage", path, "volume", step)
 
-    _settled(now, ("available", "error", "error_restoring", "error_extending", "error_managing"), f"The volume {volume_id}", step, timeout)
+    able = ("available", "error", "error_restoring", "error_extending", "error_managing")
+    _settled(now, able, f"The volume {volume_id}", step, timeout, lambda row: _insist_leaving(conn, row, step))
     call(conn, "block_storage", "DELETE", path, step=step, allow=(404,))
     _gone(now, f"The volume {volume_id}", step, timeout)
 
@@ -141,29 +145,68 @@ def remove_snapshot(conn: Any, snapshot_id: str, *, timeout: float = TIMEOUT) ->
     _gone(now, f"The snapshot {snapshot_id}", step, timeout)
 
 
-def _settled(now: Any, wanted: tuple[str, ...], what: str, step: str, timeout: float) -> None:
-    """Wait until the thing has a status in which it can be deleted, or is gone."""
-    end = time.monotonic() + timeout
-    while True:
+def _insist_leaving(conn: Any, volume: Row, step: str) -> None:
+    """A volume that is attached gets free only where what has it is going.
+
+    :raises ServerError: code in_use, with who has it.
+    """
+    if volume.get("status") != "in-use":
+        return
+    holders = volumes.attachments_of(conn, str(volume["id"]))
+    staying = []
+    for holder in holders:
+        server = server_now(conn, holder.server) if holder.server else None
+        leaving = holder.server and (server is None or server.get("OS-EXT-STS:task_state") == "deleting")
+        if not leaving and holder.status == "attached":
+            staying.append(holder.holder)
+    if staying or not holders:
+        who = bounded(", ".join(staying), 200) or "nobody that Cinder tells"
+        raise ServerError(
+            f"The volume {volume['id']} is attached to {who}.",
+            code="in_use",
+            step=step,
+            next_command="detach it, or let its holder end, and run it again",
+        )
+
+
+def _settled(
+    now: Callable[[], Row | None],
+    wanted: tuple[str, ...],
+    what: str,
+    step: str,
+    timeout: float,
+    look: Callable[[Row], None] = lambda row: None,
+) -> None:
+    """Wait until the thing has a status in which it can be deleted, or is gone.
+
+    :param look: is shown the thing that is in another status, and raises where it will not come out of it.
+    """
+    last: list[Any] = [None]
+
+    def settled() -> bool | None:
         row = now()
         if row is None or row.get("status") in (*wanted, "deleting"):
-            return
-        if time.monotonic() > end or row.get("status") == "in-use" and not row.get("attachments"):
-            raise ServerError(f"{what} still has the status {bounded(row.get('status'), 40)}.", code="timeout", step=step)
-        time.sleep(PAUSE)  # OpenStack is asked: it tells nobody when it is done
+            return True
+        last[0] = row.get("status")
+        look(row)
+        return None
+
+    wait_for(settled, timeout, lambda: ServerError(f"{what} still has the status {bounded(last[0], 40)}.", code="timeout", step=step))
 
 
-def _gone(now: Any, what: str, step: str, timeout: float) -> None:
-    end = time.monotonic() + timeout
-    while True:
+def _gone(now: Callable[[], Row | None], what: str, step: str, timeout: float) -> None:
+    last: list[Any] = [None]
+
+    def gone() -> bool | None:
         row = now()
         if row is None:
-            return
-        if str(row.get("status")).lower() == "error_deleting":
+            return True
+        last[0] = row.get("status")
+        if str(last[0]).lower() == "error_deleting":
             raise ServerError(f"{what} could not be deleted: it has the status error_deleting.", code="not_deleted", step=step)
-        if time.monotonic() > end:
-            raise ServerError(f"{what} is still there after {timeout:.0f} s.", code="timeout", step=step, said=row.get("status"))
-        time.sleep(PAUSE)  # OpenStack is asked: it tells nobody when it is done
+        return None
+
+    wait_for(gone, timeout, lambda: ServerError(f"{what} is still there after {timeout:.0f} s.", code="timeout", step=step, said=last[0]))
 
 
 def wait_server(conn: Any, server_id: str, *, timeout: float = TIMEOUT) -> dict[str, Any]:
@@ -172,21 +215,23 @@ def wait_server(conn: Any, server_id: str, *, timeout: float = TIMEOUT) -> dict[
     :raises ServerError: code server_error with Nova's reason, gone, timeout.
     """
     step = "wait for the server"
-    end = time.monotonic() + timeout
-    while True:
+    last: list[Any] = [None]
+
+    def active() -> dict[str, Any] | None:
         server = server_now(conn, server_id)
         if server is None:
             raise ServerError(f"The server {server_id} is gone.", code="gone", step=step)
-        if server.get("status") == "ACTIVE":
-            return server
-        if server.get("status") == "ERROR":
+        last[0] = server.get("status")
+        if last[0] == "ERROR":
             said = (server.get("fault") or {}).get("message")
             raise ServerError(f"Nova could not start the server {server_id}.", code="server_error", step=step, said=said)
-        if time.monotonic() > end:
-            raise ServerError(
-                f"The server {server_id} is not ACTIVE after {timeout:.0f} s.", code="timeout", step=step, said=server.get("status")
-            )
-        time.sleep(PAUSE)  # OpenStack is asked: it tells nobody when it is done
+        return server if last[0] == "ACTIVE" else None
+
+    return wait_for(
+        active,
+        timeout,
+        lambda: ServerError(f"The server {server_id} is not ACTIVE after {timeout:.0f} s.", code="timeout", step=step, said=last[0]),
+    )
 
 
 def network_of(conn: Any, wanted: str) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""A disk file as a stream for an HTTP body: as it is, or converted on the fly, without a temporary file."""
+"""A disk as a stream for an HTTP body: a file as it is, or any disk converted on the fly, without a temporary file."""
 
 from __future__ import annotations
 
@@ -13,18 +13,25 @@ import zlib
 from contextlib import closing
 from typing import Any, Callable, Iterator
 
-from ..disk.digest import CHUNK, DigestMap, chunk_digest
+from ..disk.digest import CHUNK, DigestMap
 from ..disk.errors import Interrupted, SinkError
-from ..disk.vmdk.base import Identity, read_unit, units
+from ..disk.memory import spare
+from ..disk.model import Source
+from ..disk.vmdk.base import UNIT, Identity
 from ..disk.vmdk.descriptor import new_uuid
 from ..disk.vmdk.indexed_stream import IndexedWriter
-from ..disk.vmdk.reader import open_disk
 from ..disk.vmdk.sparse_stream import CREATE_TYPE, size_of, write_sparse_stream
-from ..disk.vmdk.stream_writer import write_stream
+from ..disk.vmdk.stream_writer import chunks, write_stream
 
 Progress = Callable[[int, int], None]
+#: Opens the disk that is sent. Who has it opened closes it.
+Opener = Callable[[], Source]
 #: A streamOptimized disk whose directory stands in front.
 INDEXED = "indexed"
+#: The disk's bytes, zeroes too.
+RAW = "raw"
+#: Bytes of compressed data that stay in memory at most, so that the disk is not compressed twice.
+KEPT = 1 << 30
 #: Blocks of about 1 MiB between the compressing threads and the socket.
 DEPTH = 8
 
@@ -32,8 +39,8 @@ DEPTH = 8
 class Sender:
     """Bytes to send, counted and hashed (SHA-512) as they go by. It can be iterated once."""
 
-    def __init__(self, path: str, progress: Progress | None) -> None:
-        self.path = path
+    def __init__(self, name: str, progress: Progress | None) -> None:
+        self.name = name
         self.sent = 0
         self.digest: str | None = None
         self._sha512 = hashlib.sha512()
@@ -55,39 +62,41 @@ class Sender:
 
 
 class AsIs(Sender):
-    """The file's own bytes."""
+    """The own bytes of the file C(name)."""
 
     def __init__(self, path: str, size: int, progress: Progress | None = None) -> None:
         super().__init__(path, progress)
         self._size = size
 
     def _blocks(self) -> Iterator[bytes]:
-        with open(self.path, "rb", buffering=0) as f:
+        with open(self.name, "rb", buffering=0) as f:
             while block := f.read(CHUNK):
                 yield block
                 self._progress(self.sent, self._size)
 
 
 class Converted(Sender):
-    """The disk as a VMDK that is made while it is sent. C(progress) counts bytes of the disk.
+    """The disk in a form that is made while it is sent. C(progress) counts bytes of the disk.
 
     :param to: C(streamOptimized) (compressed, in threads), C(indexed) (the same with its directory in front, as Cinder wants it;
-        C(measure) is called before it is sent), or C(monolithicSparse) (as it is, without its holes).
+        C(measure) is called before it is sent), C(monolithicSparse) (as it is, without its holes), or C(raw).
     :param level: of the compression, 1 (fastest, also the default) to 9 (smallest).
+    :param threads: that read and compress; by default as many as there are processors.
     """
 
     def __init__(
         self,
-        path: str,
-        kind: str,
+        name: str,
+        opener: Opener,
         adapter_type: str,
         progress: Progress | None = None,
         *,
         image_id: str = "",
         to: str | None = None,
         level: int | None = None,
+        threads: int | None = None,
     ) -> None:
-        super().__init__(path, progress)
+        super().__init__(name, progress)
         self._to = to
         self._level = level
         self._writer: IndexedWriter | None = None
@@ -95,35 +104,57 @@ class Converted(Sender):
         # Made of the image's id: sent once more for the same image, the same disk is the same bytes.
         self._cid = 1 + zlib.crc32(image_id.encode()) % 0xFFFFFFFD
         self._uuid = new_uuid(image_id.encode())
-        self._kind = kind
+        self._opener = opener
+        self._threads = threads
         self._adapter_type = adapter_type
         self._stop = threading.Event()
         self._queue: queue.Queue[bytes | BaseException | None] = queue.Queue(DEPTH)
 
     def measure(self, progress: Progress | None = None) -> int | None:
         """Bytes that will be sent, where the form is known before; else None."""
-        with closing(open_disk(self.path, format=self._kind)) as disk:
+        with closing(self._opener()) as disk:
             if self._to == CREATE_TYPE:
                 return size_of(disk)
+            if self._to == RAW:
+                return disk.capacity
             if self._to != INDEXED:
                 return None
             identity = Identity(adapter_type=self._adapter_type, uuid=self._uuid, cid=self._cid)
             self._writer = IndexedWriter(disk.capacity, identity, level=self._level)
-            self._measured = self._writer.measure(disk, progress=progress)
+            self._measured = self._writer.measure(disk, threads=self._threads, progress=progress, keep=spare(KEPT))
             return self._writer.size
 
-    def _sent(self, disk: Any) -> str:
+    def _sent(self, disk: Source) -> str:
         """Write the disk; its digest."""
         if self._writer is not None:
-            digest = self._writer.write(disk, self, progress=self._progress)
+            digest = self._writer.write(disk, self, threads=self._threads, progress=self._progress)
             if digest != self._measured:
-                raise SinkError("The disk was changed while it was sent.", code="changed", disk=self.path, next_command="Run again.")
+                raise SinkError("The disk was changed while it was sent.", code="changed", disk=self.name, next_command="Run again.")
             return digest
         digests = DigestMap(disk.capacity)
-        more: dict[str, Any] = {} if self._to == CREATE_TYPE else {"level": self._level}
-        write = write_sparse_stream if self._to == CREATE_TYPE else write_stream
-        write(disk, self, adapter_type=self._adapter_type, uuid=self._uuid, cid=self._cid, digest=digests, progress=self._progress, **more)
+        named: dict[str, Any] = {"adapter_type": self._adapter_type, "uuid": self._uuid, "cid": self._cid}
+        how: dict[str, Any] = {"threads": self._threads, "digest": digests, "progress": self._progress}
+        if self._to == RAW:
+            self._write_raw(disk, **how)
+        elif self._to == CREATE_TYPE:
+            write_sparse_stream(disk, self, **named, **how)
+        else:
+            write_stream(disk, self, **named, **how, level=self._level)
         return digests.disk_digest()
+
+    def _write_raw(self, disk: Source, **how: Any) -> None:
+        at = 0
+        for unit, data in chunks(disk, lambda offset, data: data, **how):
+            self._zeroes(unit.offset - at)
+            self.write(data)
+            at = unit.offset + unit.length
+        self._zeroes(disk.capacity - at)
+
+    def _zeroes(self, length: int) -> None:
+        block = bytes(min(length, UNIT))
+        while length > 0:
+            self._put(block[:length])
+            length -= len(block)
 
     def write(self, data: bytes, /) -> int:
         """Called by the writer: hand a block over, unless nobody takes it any more."""
@@ -142,7 +173,7 @@ class Converted(Sender):
     def _work(self) -> None:
         end: BaseException | None = None
         try:
-            with closing(open_disk(self.path, format=self._kind)) as disk:
+            with closing(self._opener()) as disk:
                 self.digest = self._sent(disk)
         except BaseException as e:  # noqa: BLE001 - it is raised again in the thread that sends
             end = e
@@ -167,14 +198,12 @@ class Converted(Sender):
             thread.join()
 
 
-def disk_digest(path: str, kind: str, check: Callable[[int, int], None] | None = None) -> str:
-    """The digest of the disk in a file (see disk.digest), reading its data once."""
-    with closing(open_disk(path, format=kind)) as disk:
+def disk_digest(opener: Opener, check: Progress | None = None, threads: int | None = None) -> str:
+    """The digest of a disk (see disk.digest), reading its data once."""
+    with closing(opener()) as disk:
         digests = DigestMap(disk.capacity)
-        for unit in units(disk):
-            digests.set(unit.offset // CHUNK, chunk_digest(read_unit(disk, unit)))
-            if check is not None:
-                check(unit.offset + unit.length, disk.capacity)
+        for _unit in chunks(disk, lambda offset, data: None, threads=threads, digest=digests, progress=check):
+            pass  # nothing is packed, so nothing comes
         return digests.disk_digest()
 
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any, Iterable, Mapping
 
 from ..errors import bounded
+from .finding import Finding
 
 #: What an entry of the storage map may say, beside being the type's name itself.
 KNOWN = frozenset({"type", "encrypted", "shared"})
@@ -64,17 +65,20 @@ def of_disk(disk: Mapping[str, Any], storage_map: Mapping[Any, Any], types: Iter
         found, wanted = entry_for(disk, storage_map)
         if not found:
             where = bounded(disk.get("datastore") or "", 80)
-            errors.append(f"disk {label} lies on the datastore {where!r}, which is not mapped (storage_map)")
+            text = f"disk {label} lies on the datastore {where!r}, which is not mapped (storage_map)"
+            errors.append(Finding("VMStorageNotMapped", text, disk=label))
             return Storage()
     entry: Mapping[str, Any] = wanted if isinstance(wanted, Mapping) else {"type": wanted}
     unknown = sorted(str(k) for k in set(entry) - KNOWN)
     if unknown:
-        errors.append(f"the storage map's entry for disk {label} has unknown keys: {bounded(', '.join(unknown), 100)}")
+        text = f"the storage map's entry for disk {label} has unknown keys: {bounded(', '.join(unknown), 100)}"
+        errors.append(Finding("ferry.option.invalid", text, disk=label))
     rows = list(types)
     row = _type(str(entry["type"]), rows) if entry.get("type") else None
     if entry.get("type") and row is None:
         names = ", ".join(sorted(str(t["name"]) for t in rows if t.get("name")))
-        errors.append(f"there is no volume type {bounded(entry['type'], 80)!r} for disk {label}; there are {bounded(names, 200)}")
+        text = f"there is no volume type {bounded(entry['type'], 80)!r} for disk {label}; there are {bounded(names, 200)}"
+        errors.append(Finding("ferry.volume_type.unknown", text, disk=label))
         return Storage()
     expect: dict[str, bool] = {}
     if entry.get("encrypted") is not None:
@@ -84,11 +88,12 @@ def of_disk(disk: Mapping[str, Any], storage_map: Mapping[Any, Any], types: Iter
         expect["multiattach"] = True
         if row is None or not _multiattach(row):
             fitting = ", ".join(sorted(str(t["name"]) for t in rows if _multiattach(t))) or "none"
-            errors.append(
+            text = (
                 f"disk {label} is shared with other machines: its volume type has to allow that (extra spec multiattach), and"
                 f" {bounded(row['name'], 80) if row else 'the default type'} does not; those that do: {bounded(fitting, 200)}."
                 " For a copy of its own, say shared: false in its entry of the storage map"
             )
+            errors.append(Finding("ferry.volume_type.not_shared", text, disk=label))
     return Storage(str(row["name"]) if row else None, expect)
 
 
@@ -117,10 +122,11 @@ def elsewhere(disk: Mapping[str, Any], volumes: Iterable[Mapping[str, Any]], sou
         metadata = volume.get("metadata") or {}
         if this and metadata.get(SHARED) == this and str(metadata.get("ferry_source") or "").lower() != source:
             label = bounded(disk.get("label") or disk.get("key"), 60)
-            return [
+            text = (
                 f"disk {label} is shared, and is volume {volume['id']} already, made for the VM {bounded(metadata.get('ferry_vm') or '?', 80)}:"
                 " leave it out here and attach that volume to this server afterwards, or say shared: false for a copy of its own"
-            ]
+            )
+            return [Finding("ferry.disk.elsewhere", text, disk=label)]
     return []
 
 
@@ -138,7 +144,6 @@ def concerns(disk: Mapping[str, Any], storage: Storage) -> list[str]:
     """What is worth a warning, and no error."""
     if disk.get("encrypted") and "encrypted" not in storage.expect:
         label = bounded(disk.get("label") or disk.get("key"), 60)
-        return [
-            f"disk {label} is encrypted in vSphere; whether its volume will be is up to the volume type (say encrypted: true to have it checked)"
-        ]
+        text = f"disk {label} is encrypted in vSphere; whether its volume will be is up to the volume type (say encrypted: true to have it checked)"
+        return [Finding("ferry.disk.encrypted", text, disk=label)]
     return []

@@ -7,7 +7,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Iterable, Iterator, Mapping, Sequence
+from functools import cached_property
+from typing import Any, Callable, Iterable, Iterator, Mapping, Sequence
 
 from . import formats, quota
 from .client import call, get, listing
@@ -31,8 +32,9 @@ FLAVORS = "2.61"
 #: Server groups with their one policy (Nova, Rocky and later); how many are asked for at once, and at most.
 GROUPS = "2.64"
 GROUP_PAGE, MAX_GROUPS = 1000, 100_000
-#: Names or tags in one query: they travel in the URL.
+#: Names or tags in one query: they travel in the URL. For a wave that needs more such queries, the project's ports are read.
 CHUNK = 40
+PORT_QUERIES = 2
 PORT_FIELDS = (
     "id",
     "name",
@@ -75,6 +77,61 @@ class Target:
     project: str | None = None
     roles: frozenset[str] | None = None
 
+    # A wave of 1,000 VMs looks for its own among thousands: each is found by what it is known by, in the order of the listings.
+
+    @cached_property
+    def volumes_by_source(self) -> Mapping[str, list[Row]]:
+        """By the instance uuid that they are tagged with, in lower case; empty: not tagged."""
+        return _by(self.volumes, source_tag)
+
+    @cached_property
+    def volumes_by_id(self) -> Mapping[str, list[Row]]:
+        return _by(self.volumes, lambda v: str(v["id"]))
+
+    @cached_property
+    def volumes_by_name(self) -> Mapping[str, list[Row]]:
+        return _by(self.volumes, lambda v: str(v.get("name") or ""))
+
+    @cached_property
+    def servers_by_source(self) -> Mapping[str, list[Row]]:
+        return _by(self.servers, source_tag)
+
+    @cached_property
+    def servers_by_id(self) -> Mapping[str, list[Row]]:
+        return _by(self.servers, lambda s: str(s["id"]))
+
+    @cached_property
+    def servers_by_name(self) -> Mapping[str, list[Row]]:
+        return _by(self.servers, lambda s: str(s.get("name") or ""))
+
+    @cached_property
+    def ports_by_tag(self) -> Mapping[str, list[Row]]:
+        found: dict[str, list[Row]] = {}
+        for port in self.ports:
+            for tag in port.get("tags") or ():
+                found.setdefault(str(tag), []).append(port)
+        return found
+
+    @cached_property
+    def ports_by_description(self) -> Mapping[str, list[Row]]:
+        return _by(self.ports, lambda p: str(p.get("description") or ""))
+
+    @cached_property
+    def ports_by_device(self) -> Mapping[str, list[Row]]:
+        return _by(self.ports, lambda p: str(p.get("device_id") or ""))
+
+
+def source_tag(row: Row) -> str:
+    """The instance uuid that a volume or server is tagged with, in lower case; empty where it is not."""
+    return str((row.get("metadata") or {}).get(SOURCE) or "").lower()
+
+
+def _by(rows: Iterable[Row], key: Callable[[Row], str]) -> Mapping[str, list[Row]]:
+    found: dict[str, list[Row]] = {}
+    for row in rows:
+        found.setdefault(key(row), []).append(row)
+    return found
+
 
 def read_target(conn: Any, asked: Asked, *, sources: Iterable[str]) -> Target:
     """Read the target.
@@ -92,21 +149,22 @@ def read_target(conn: Any, asked: Asked, *, sources: Iterable[str]) -> Target:
         volumes=list(listing(conn, "block_storage", "/volumes/detail", "volumes", step="read the volumes")),
         volume_types=list(listing(conn, "block_storage", "/types", "volume_types", step="read the volume types")),
         servers=list(listing(conn, "compute", "/servers/detail", "servers", step="read the servers", microversion=SERVERS)),
-        security_groups=list(
-            listing(
-                conn, "network", "/security-groups", "security_groups", step="read the security groups", params={"fields": ["id", "name"]}
-            )
-        ),
+        security_groups=_security_groups(conn) if asked.security_groups else (),
         zones=_zones(conn) if asked.zones else (),
         quotas=quota.read(conn, images=asked.images),
         subnets=_subnets(conn, ids) if asked.addresses else (),
         server_groups=server_groups(conn) if asked.groups else (),
         keypairs=_keypairs(conn) if asked.keys else None,
-        default_type=_default_type(conn),
+        default_type=_default_type(conn) if asked.default_type else None,
         image_formats=formats.accepted(conn) if asked.images else {},
         project=conn.current_project_id,
         roles=_roles(conn),
     )
+
+
+def _security_groups(conn: Any) -> list[Row]:
+    fields = {"fields": ["id", "name"]}
+    return list(listing(conn, "network", "/security-groups", "security_groups", step="read the security groups", params=fields))
 
 
 def _subnets(conn: Any, networks: list[str]) -> list[Row]:
@@ -163,9 +221,15 @@ def _ports(conn: Any, networks: list[str], sources: Iterable[str], names: Iterab
 
     for some in _chunks(networks):
         read({"network_id": some})
-    for some in _chunks(f"{SOURCE}={source}" for source in sources):
+    tags = list(_chunks(f"{SOURCE}={source}" for source in sources))
+    named = list(_chunks(names))
+    if len(tags) + len(named) > PORT_QUERIES:
+        # of a large wave: what the project has, in one listing, whose pages are fewer than these questions
+        read({"project_id": conn.current_project_id})
+        return list(found.values())
+    for some in tags:
         read({"tags-any": ",".join(some)})
-    for some in _chunks(names):
+    for some in named:
         read({"name": some})
     return list(found.values())
 

@@ -18,9 +18,10 @@ import socket
 import time
 import uuid
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Iterator, Mapping
+from typing import Any, Callable, Iterator, Mapping
 
 from ..errors import BadInput, Busy, FerryError, ServerError, bounded
 from . import brick, instance
@@ -34,6 +35,14 @@ ATTACHMENTS = "3.54"
 MOUNTPOINT = "/dev/ferry/"
 #: Metadata of a volume that Nova has attached to a conversion host: that server's id. So a take-over can tell it from a guest.
 HOLDER = "ferry_holder"
+
+
+#: Runs a call of os-brick's where that may run (home.Home), and gives its result.
+Run = Callable[[Callable[[], Any]], Any]
+
+
+def _here(work: Callable[[], Any]) -> Any:
+    return work()
 
 
 @dataclass(frozen=True)
@@ -109,6 +118,7 @@ class AttachedVolume:
         device: brick.Device | instance.Plugged,
         path: str,
         lock: HostLock,
+        run: Run = _here,
     ) -> None:
         self.volume_id = volume_id
         self.attachment_id = attachment_id
@@ -120,6 +130,7 @@ class AttachedVolume:
         self._conn = conn
         self._device: brick.Device | instance.Plugged | None = device
         self._lock = lock
+        self._run = run
 
     def detach(self) -> None:
         """Flush, disconnect, give the lease back. May be called twice.
@@ -131,10 +142,11 @@ class AttachedVolume:
             return
         with self._lock:
             try:
-                device.disconnect()
                 if self._plugged is None:
+                    self._run(device.disconnect)
                     delete_attachment(self._conn, self.attachment_id)
                 else:
+                    device.disconnect()
                     _quietly(_forget_holder, self._conn, self.volume_id, self._plugged.server)
             except FerryError as e:
                 e.add(left=f"the attachment of volume {self.volume_id} to this host, {self.host}; the next run on this host removes it")
@@ -176,6 +188,7 @@ def attach(
     way: str = "brick",
     server: str | None = None,
     root: Path = Path("/"),
+    run: Run = _here,
 ) -> AttachedVolume:
     """Attach a volume to this machine; nobody else can write to it until detach().
 
@@ -187,6 +200,7 @@ def attach(
     :param way: one of instance.WAYS: through Nova where this machine is a server of the cloud, or by os-brick.
     :param server: this machine's id in Nova, where it cannot tell it by itself.
     :param root: where /sys and /dev are, for tests.
+    :param run: runs what os-brick does, where this is not the process's first thread.
     :raises Busy: a server, another conversion host or another process of this one holds the volume; names it.
     :raises SinkError: os-brick could not connect it, or the device does not appear.
     """
@@ -198,12 +212,13 @@ def attach(
     lock = HostLock(state_dir, volume_id, host)
     with contextlib.ExitStack() as undo:
         undo.callback(lock.release)
-        clear_stale(conn, volume_id, host, state_dir=state_dir, root_helper=root_helper, lock=lock, take_over=take_over, server=server)
+        known: dict[str, Any] = {"state_dir": state_dir, "root_helper": root_helper, "run": run}
+        clear_stale(conn, volume_id, host, lock=lock, take_over=take_over, server=server, **known)
         if server is not None:
             attached = _attach_by_nova(conn, volume_id, instance.Plugged(conn, server, volume_id, root=root), host, server, lock, undo)
             undo.pop_all()
             return attached
-        properties = brick.connector_properties(state_dir, root_helper, host, ip)
+        properties = run(partial(brick.connector_properties, state_dir, root_helper, host, ip))
         lock.note("attaching")
         row = _reserve(conn, volume_id, {**properties, "mountpoint": MOUNTPOINT + host})
         undo.callback(_quietly, delete_attachment, conn, row["id"])
@@ -211,10 +226,10 @@ def attach(
         # Completed before the device is connected: from here on everybody can see by the device name whose it is.
         _complete(conn, row["id"])
         lock.note("attached", attachment=row["id"])
-        device = brick.Device(row["connection_info"], state_dir, root_helper)
-        path = device.connect()
-        undo.callback(_quietly, device.disconnect, force=True)
-        attached = AttachedVolume(conn, volume_id, row["id"], host, device, path, lock)
+        device: brick.Device = run(partial(brick.Device, row["connection_info"], state_dir, root_helper))
+        path: str = run(device.connect)
+        undo.callback(_quietly, run, partial(device.disconnect, force=True))
+        attached = AttachedVolume(conn, volume_id, row["id"], host, device, path, lock, run)
         undo.pop_all()
     return attached
 
@@ -310,6 +325,7 @@ def clear_stale(
     lock: HostLock,
     take_over: bool = False,
     server: str | None = None,
+    run: Run = _here,
 ) -> list[str]:
     """Remove what a dead process of this host left on the volume; the ids of the attachments removed.
 
@@ -330,7 +346,7 @@ def clear_stale(
         if not (a.ours and (a.host == host or take_over) or nameless):
             raise _busy(volume_id, a)
         if a.host == host or nameless:
-            _disconnect_left(conn, a, state_dir, root_helper)
+            _disconnect_left(conn, a, state_dir, root_helper, run)
         delete_attachment(conn, a.id)
         removed.append(a.id)
     if removed:
@@ -345,14 +361,15 @@ def _of_conversion_host(conn: Any, attachment: Attachment, lock: HostLock, serve
     return take_over and (get_volume(conn, attachment.volume_id).get("metadata") or {}).get(HOLDER) == attachment.server
 
 
-def _disconnect_left(conn: Any, attachment: Attachment, state_dir: str, root_helper: str) -> None:
+def _disconnect_left(conn: Any, attachment: Attachment, state_dir: str, root_helper: str, run: Run) -> None:
     row = get(conn, "block_storage", f"/attachments/{attachment.id}", step="read what a killed run left", microversion=ATTACHMENTS)[
         "attachment"
     ]
     info = row.get("connection_info") or {}
     if info.get("driver_volume_type"):
         data = info.get("data") or info
-        brick.Device({"driver_volume_type": info["driver_volume_type"], "data": data}, state_dir, root_helper).disconnect(force=True)
+        left = {"driver_volume_type": info["driver_volume_type"], "data": data}
+        run(lambda: brick.Device(left, state_dir, root_helper).disconnect(force=True))
 
 
 def _busy(volume_id: str, attachment: Attachment) -> Busy:

@@ -20,7 +20,7 @@ from ..errors import BadInput, FerryError, bounded
 from ..openstack_cloud import client as openstack_client
 from ..openstack_cloud import rehearsal, removal, volumes
 from ..openstack_cloud.groups import PREFIX
-from ..openstack_cloud.images import of_a_server
+from ..openstack_cloud.images import asked_for, of_a_server
 from ..openstack_cloud.matching import never_ran, servers_of
 from ..openstack_cloud.target import PORT_FIELDS, SERVERS, server_groups
 from ..vsphere import client as vsphere_client
@@ -290,6 +290,9 @@ class _Landed:
 
     def _image(self, image: Row, source: str, running: set[str]) -> Item:
         size = int(image.get("size") or 0)
+        if asked_for(image) and image.get(STATE) == "complete":
+            why = "it was asked for, and is kept until somebody removes it"
+            return Item("image", image["id"], str(image.get("name")), source, why, size)
         if source in running:
             why = "its server is there; ferry.vmware.commit deletes it"
             return Item("image", image["id"], str(image.get("name")), source, why, size)

@@ -14,7 +14,7 @@ from typing import Any, Mapping, Sequence
 from ..errors import BadInput, Busy, FerryError
 from ..openstack_cloud import client as openstack_client
 from ..openstack_cloud import undo
-from ..openstack_cloud.images import of_a_server
+from ..openstack_cloud.images import asked_for, of_a_server
 from ..openstack_cloud.matching import servers_of
 from ..openstack_cloud.target import DISK, SERVERS
 from ..vsphere import client as vsphere_client
@@ -102,7 +102,7 @@ def _images(conn: Any, source: str) -> list[dict[str, Any]]:
     return [
         {"kind": "images", "what": f"image {i.get('name')}", "bytes": int(i.get("size") or 0), "id": i["id"]}
         for i in found
-        if i.get(SOURCE) == source and not of_a_server(i)
+        if i.get(SOURCE) == source and not of_a_server(i) and not asked_for(i)
     ]
 
 
@@ -143,14 +143,15 @@ class _Commit:
 
     def run(self) -> dict[str, Any]:
         facts = guest.read_vms(self.session, [self.vm])[0]
-        server = self._insist(facts)
+        landed = undo.landed(self.conn, self.source)
+        server = self._insist(facts, landed)
         snaps = [s for s in every(self.session, self.vm) if s.tag is not None]
         items = [{"kind": "snapshots", "what": f"snapshot {s.name}", "bytes": None, "id": s.moref} for s in snaps]
         items.append(self._source_item(facts))
         rest = [*_ledgers(self.params, self.source), *_images(self.conn, self.source)]
         if "source" in self.params["delete"]:
             self._insist_alone(facts)
-            self._insist_unwritten(facts)
+            self._insist_unwritten(facts, landed[2])
         changed = self._mark(server)
         deleted: list[dict[str, Any]] = []
         for item in items:
@@ -176,12 +177,13 @@ class _Commit:
             "deleted": deleted,
         }
 
-    def _insist(self, facts: Row) -> Row:
+    def _insist(self, facts: Row, there: tuple[list[Row], list[Row], list[Row]]) -> Row:
         """The server that the VM has become, where nothing is missing any more.
 
+        :param there: undo.landed().
         :raises BadInput: code not_done, with all reasons.
         """
-        servers, _ports, disks = undo.landed(self.conn, self.source)
+        servers, _ports, disks = there
         landed = {str((v.get("metadata") or {}).get(DISK)) for v in disks}
         # A shared disk may have been left out: it is another VM's volume, and keeps the source from being deleted.
         without = [d.label for d in facts["disks"] if str(d.key) not in landed and d.sharing != "sharingMultiWriter" and not d.rdm_mode]
@@ -248,14 +250,14 @@ class _Commit:
                 next_command="take these apart first, or delete it by hand",
             )
 
-    def _insist_unwritten(self, facts: Row) -> None:
+    def _insist_unwritten(self, facts: Row, landed: Sequence[Row]) -> None:
         """What was written at the source after the copy is nowhere else: files that are no more as they were when they were copied
         keep the source from being deleted.
 
+        :param landed: its volumes.
         :raises BadInput: code written_since.
         """
-        _servers, _ports, volumes = undo.landed(self.conn, self.source)
-        copied = {str((v.get("metadata") or {}).get(DISK)): (v.get("metadata") or {}).get(SOURCE_STATE) for v in volumes}
+        copied = {str((v.get("metadata") or {}).get(DISK)): (v.get("metadata") or {}).get(SOURCE_STATE) for v in landed}
         for disk in facts["disks"]:
             state = copied.get(str(disk.key))
             if not state or disk.sharing == "sharingMultiWriter" or disk.rdm_mode or ways.choose("auto", disk, nbd=False).name != "https":

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import time
 from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import Any, Callable, Iterator, Mapping, Sequence
@@ -26,12 +27,13 @@ from ..long_task import progress_from
 from ..vsphere import client as vsphere_client
 from ..vsphere import find, guest
 from . import moment as moments
-from . import ways
+from . import throughput, ways
+from .image_copy import ImageCopy
 from .moment import Moment, frozen
 from .opener import Opener, open_file, open_nbd
-from .predict import predict
-from .targets import CHANGE_ID, DIGEST, SOURCE_STATE, STATE, Target, Targets, state_of
-from .wanted import Wanted, of_source, of_vm
+from .predict import already, plain_sha256, predict
+from .targets import Target, Targets, state_of
+from .wanted import Wanted, naming, of_source, of_vm
 
 #: Share (percent) of the chunks outside the changed areas that the last copy of a VM compares, unless it is told otherwise.
 OUTSIDE_AT_CUTOVER = 1.0
@@ -108,6 +110,7 @@ class _Copy:
             for group in self._groups(jobs):
                 for task in group:
                     self.targets.begin(task.target)
+                began = time.monotonic()
                 engine.run(
                     [task.job for task in group],
                     workers=self.params["workers"],
@@ -116,6 +119,7 @@ class _Copy:
                     watcher=self.progress,
                     guard=self.targets.still_ours,
                 )
+                throughput.measured(throughput.place(self.params.get("ledger")), group, time.monotonic() - began)
         except FerryError as e:
             e.partial = {"changed": True, "disks": [self._row(t.target.wanted, t.job.result.as_dict(), t.way, t.target) for t in jobs]}
             raise
@@ -139,6 +143,18 @@ class _Copy:
     def _outside(self, jobs: Sequence[Task]) -> float:
         return 0.0
 
+    def _image(self, w: Wanted, way: ways.Way, vm: Mapping[str, Any] | None = None) -> ImageCopy | None:
+        """What sends C(w) to Glance, where that is its target."""
+        if not w.dest.get("image"):
+            return None
+        return ImageCopy(w, way, self.params, lambda: self.targets.conn, self.progress, source_id=self.targets.source_id, vm=vm)
+
+    def _send(self, image: ImageCopy, source: Source, host: str | None = None, datastore: str | None = None) -> dict[str, Any]:
+        """Send one disk to Glance; its row."""
+        throttle = self.budget.throttle(host=host, datastore=datastore, stop=self.progress.check)
+        with self.budget.slot(host=host, datastore=datastore, stop=self.progress.check):
+            return self._row(image.wanted, image.send(source, throttle), image.way.name, None)
+
     def _row(self, w: Wanted, row: dict[str, Any], way: str, target: Target | None) -> dict[str, Any]:
         row["key"] = w.key
         row["dest"] = {k: v for k, v in w.dest.items() if v}
@@ -149,7 +165,7 @@ class _Copy:
         if target is not None and target.tail_cleared:
             row["tail_cleared"] = target.tail_cleared
         if target is not None and row.get("digest") and self.params.get("checksum") == "sha256":
-            row["sha256"] = _sha256(target.sink, w.capacity, self.progress, w.label)
+            row["sha256"] = plain_sha256(target.sink, w.capacity, self.progress, w.label)
         return row
 
 
@@ -169,14 +185,18 @@ class _FileCopy(_Copy):
             source = open_nbd(w.nbd, self.params, self.progress) if w.nbd else open_file(w.key)
             self.stack.callback(source.close)
             w = w.sized(source.capacity)
+            image = self._image(w, ways.Way(way, "it is what source names"))
             known, status = self.targets.said_by_volume(w)
-            row = _already(w, known, status, self.params, source)
+            row = image.already(source, check=check) if image else already(w, known, status, self.params, source)
             if row is None and check:
-                row = predict(w, source, self.targets.ledger_path(w), self.params)
+                row = image.predict(source) if image else predict(w, source, self.targets.ledger_path(w), self.params)
+            if row is None and image:
+                row = self._send(image, source)
+                image.commit(source)
             if row is not None:
                 row = self._row(w, row, way, None)
                 return {"changed": row["changed"], "disks": [row]}
-            target = self.targets.open(w, known)
+            (target,) = self.targets.open_all([(w, known)])
             throttle = self.budget.throttle(host=None, datastore=None, stop=self.progress.check)
             job = engine.Job(
                 w.label, source, target.sink, target.ledger, unit=self.params["chunk_size"], throttle=throttle, mode=self.params["mode"]
@@ -225,34 +245,41 @@ class _VmCopy(_Copy):
     def run(self, wanted: list[Wanted], check: bool) -> dict[str, Any]:
         rows: dict[str, dict[str, Any]] = {}
         left: list[tuple[Wanted, ways.Way, Mapping[str, str]]] = []
+        images: list[ImageCopy] = []
         as_it_is: dict[str, Source] = {}
         for w in wanted:
-            with _of_disk(w):
+            with naming(w):
                 disk = _facts(w)
                 way = ways.choose(self.params["transport"], disk, nbd=bool(w.nbd or self.params.get("vddk")))
+                image = self._image(w, way, self.vm)
                 known, status = self.targets.said_by_volume(w)
                 row = None
                 if self.off and self.params.get("snapshot") is None and way.name == "https" and (check or not self._leftovers()):
                     as_it_is[w.key] = self.opener.https(disk)
-                    row = _already(w, known, status, self.params, as_it_is[w.key])
-                    if row is None and self._unchanged(w, as_it_is[w.key]):
+                    if image:
+                        row = image.already(as_it_is[w.key], check=check)
+                    else:
+                        row = already(w, known, status, self.params, as_it_is[w.key])
+                    if row is None and not image and self._unchanged(w, as_it_is[w.key]):
                         row = predict(w, as_it_is[w.key], self.targets.ledger_path(w), self.params)
+                if row is None and image and check:
+                    row = image.predict(as_it_is.get(w.key))
                 if row is not None:
                     rows[w.key] = self._row(w, row, way.name, None)
+                elif image:
+                    images.append(image)
                 else:
                     left.append((w, way, known))
         remarks: list[str] = []
         if left and check:
             for w, way, _said in left:
-                with _of_disk(w):
+                with naming(w):
                     row = predict(w, as_it_is.get(w.key), self.targets.ledger_path(w), self.params)
                     rows[w.key] = self._row(w, row, way.name, None)
-        elif left:
-            opened = []
-            for w, way, said in left:
-                with _of_disk(w):
-                    opened.append((self.targets.open(w, said), way))
-            remarks = self._copy_all(opened, as_it_is, rows)
+        elif left or images:
+            targets = self.targets.open_all([(w, said) for w, _way, said in left])
+            opened = [(target, way) for target, (_w, way, _said) in zip(targets, left, strict=True)]
+            remarks = self._copy_all(opened, images, as_it_is, rows)
         found = [rows[w.key] for w in wanted]
         return {"changed": any(r["changed"] for r in found), "disks": found, "remarks": remarks}
 
@@ -275,7 +302,11 @@ class _VmCopy(_Copy):
         return self._leftovers() or bool(self.vm["change_tracking"]) and any(t.ledger.fact("planned") for t, _way in opened)
 
     def _copy_all(
-        self, opened: list[tuple[Target, ways.Way]], as_it_is: Mapping[str, Source], rows: dict[str, dict[str, Any]]
+        self,
+        opened: list[tuple[Target, ways.Way]],
+        images: Sequence[ImageCopy],
+        as_it_is: Mapping[str, Source],
+        rows: dict[str, dict[str, Any]],
     ) -> list[str]:
         if not self._needs_snapshot(opened):
             jobs = []
@@ -283,11 +314,17 @@ class _VmCopy(_Copy):
                 source = as_it_is.get(target.wanted.key) or self.opener.open(way, target.wanted, _facts(target.wanted), None)
                 jobs.append(self._task(target, source, None, way))
             done_rows = self._copy(jobs)
+            sent = self._send_all(images, lambda w, way: as_it_is.get(w.key) or self.opener.open(way, w, _facts(w), None), done_rows, rows)
             stayed = self._off_still()
             for task, row in zip(jobs, done_rows, strict=True):
                 rows[task.target.wanted.key] = row
                 state = state_of(task.job.source) if stayed else None
                 self.targets.commit(task.target, digest=task.job.result.digest, change_id=None, final=state)
+            if not stayed:
+                for error in [e for image, _source in sent if (e := image.withdraw()) is not None][:1]:
+                    raise error
+            for image, source in sent:
+                image.commit(source if stayed else None)
             return [] if stayed else [_STARTED]
         if self.vm["power"] == "suspended":
             raise BadInput("The VM is suspended: what its memory holds is not on its disks.", code="vm_suspended", step="look at the VM")
@@ -309,6 +346,7 @@ class _VmCopy(_Copy):
             try:
                 jobs = [self._job_at(moment, target, way) for target, way in opened]
                 found = self._copy(jobs)
+                sent = self._send_all(images, partial(self._source_at, moment), found, rows)
                 done = True
             finally:
                 self.opener.let_go(done=done)
@@ -323,19 +361,55 @@ class _VmCopy(_Copy):
             if final:
                 state = self._still(target, as_it_is.get(target.wanted.key)) or state_of(task.job.source)
             self.targets.commit(target, digest=task.job.result.digest, change_id=row["change_id"], final=state)
+        for image, _source in sent:
+            image.commit(None)  # of what was read at a snapshot, the next run compares the digest
         return moment.remarks
+
+    def _send_all(
+        self,
+        images: Sequence[ImageCopy],
+        opened: Callable[[Wanted, ways.Way], Source],
+        others: Sequence[dict[str, Any]],
+        rows: dict[str, dict[str, Any]],
+    ) -> list[tuple[ImageCopy, Source]]:
+        """Send the images, one after another; each with the source that it was read from.
+
+        :param others: the rows of the disks that are copied already, for the error of one that cannot be sent.
+        :param rows: gets each image's row, by the disk's key.
+        """
+        sent: list[tuple[ImageCopy, Source]] = []
+        for image in images:
+            w = image.wanted
+            with naming(w):
+                try:
+                    source = opened(w, image.way)
+                    rows[w.key] = self._send(image, source, self.vm["host"], _facts(w).datastore)
+                except FerryError as e:
+                    e.partial = {"changed": bool(others or sent), "disks": [*others, *(rows[i.wanted.key] for i, _source in sent)]}
+                    raise
+                sent.append((image, source))
+        return sent
+
+    def _source_at(self, moment: Moment, w: Wanted, way: ways.Way) -> Source:
+        return self.opener.open(way, w, self._disk_at(moment, w), moment)
+
+    @staticmethod
+    def _disk_at(moment: Moment, w: Wanted) -> Any:
+        """The disk as the snapshot has it."""
+        disk = moment.disk(_facts(w))
+        if disk.capacity != w.capacity:
+            raise BadInput(
+                f"The disk had {disk.capacity} bytes when the snapshot was taken, now it has {w.capacity}.",
+                code="resized",
+                step="read the snapshot's disks",
+                next_command="take a new snapshot, or leave the option snapshot out",
+            )
+        return disk
 
     def _job_at(self, moment: Moment, target: Target, way: ways.Way) -> Task:
         w = target.wanted
-        with _of_disk(w):
-            disk = moment.disk(_facts(w))
-            if disk.capacity != w.capacity:
-                raise BadInput(
-                    f"The disk had {disk.capacity} bytes when the snapshot was taken, now it has {w.capacity}.",
-                    code="resized",
-                    step="read the snapshot's disks",
-                    next_command="take a new snapshot, or leave the option snapshot out",
-                )
+        with naming(w):
+            disk = self._disk_at(moment, w)
             distrusted = _reverted(target.ledger.fact("chain"), disk.chain) or target.ledger.fact("bad_build")
             tracking = moment.tracking(disk, distrusted, target.ledger.fact("taken"))
             source = self.opener.open(way, w, disk, moment)
@@ -391,17 +465,6 @@ class _VmCopy(_Copy):
         return None
 
 
-@contextlib.contextmanager
-def _of_disk(w: Wanted) -> Any:
-    try:
-        yield
-    except FerryError as e:
-        if e.disk not in (None, w.label):
-            e.details.setdefault("file", e.disk)
-        e.disk = w.label
-        raise
-
-
 def _facts(w: Wanted) -> Any:
     if w.facts is None:
         raise BadInput("Not a disk of a VM.", disk=w.label)
@@ -418,28 +481,3 @@ def _reverted(kept: str | None, now: Sequence[str]) -> str | None:
     if not kept or any(chain_digest(now[n:]) == kept for n in range(len(now))):
         return None
     return "The disk's files are others than at the last copy: the VM was reverted to a snapshot, or snapshots were removed."
-
-
-def _already(w: Wanted, known: Mapping[str, str], status: str, params: Mapping[str, Any], source: Source) -> dict[str, Any] | None:
-    """The row of a volume that says itself that it holds this state of the source; None where work is to be done."""
-    if known.get(STATE) != "complete" or known.get(SOURCE_STATE) != state_of(source):
-        return None
-    if params["mode"] == "full" or params["verify"] == "full" and status == "available":
-        return None
-    row = engine.Result(w.label, w.capacity, mode="none", digest=known.get(DIGEST, "")).as_dict()
-    return {**row, "change_id": known.get(CHANGE_ID) or None}
-
-
-def _sha256(sink: Any, capacity: int, progress: Progress, label: str) -> str:
-    """SHA-256 of the first C(capacity) bytes of the target, read in order."""
-    total = hashlib.sha256()
-    step = 4 << 20
-    zeroes = bytes(step)
-    hole = getattr(sink, "is_hole", None)
-    for at in range(0, capacity, step):
-        length = min(step, capacity - at)
-        progress.update(label, "sha256", at, capacity)
-        progress.check()
-        total.update(memoryview(zeroes)[:length] if hole is not None and hole(at, length) else sink.read(at, length))
-    progress.finish(label)
-    return total.hexdigest()

@@ -13,6 +13,7 @@ import re
 import signal
 import time
 from dataclasses import dataclass
+from typing import Iterable
 
 from ..errors import Busy
 
@@ -39,8 +40,13 @@ def lock_files(folder: str, vm: str) -> list[str]:
 
 def holders(folder: str, vm: str) -> list[Holder]:
     """The locks of the VM that somebody else holds, as the kernel lists them (proc_locks(5)): asking by taking them would be in the way."""
+    return held(lock_files(folder, vm))
+
+
+def held(paths: Iterable[str]) -> list[Holder]:
+    """Those of the lock files C(paths) that somebody else holds."""
     inodes = {}
-    for path in lock_files(folder, vm):
+    for path in paths:
         with contextlib.suppress(OSError):
             inodes[os.stat(path).st_ino] = path
     if not inodes:

@@ -2,17 +2,20 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What a copy would do, for check mode: nothing is opened for writing, and no snapshot is taken."""
+"""What is known of a disk without copying it: what a copy would do, for check mode; that there is nothing to do; its plain SHA-256."""
 
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 from typing import Any, Mapping
 
 from ..disk import ledger as ledgers
 from ..disk.copy import Result
 from ..disk.model import Kind, Source
+from ..disk.progress import Progress
+from .targets import CHANGE_ID, DIGEST, SOURCE_STATE, STATE, state_of, tells_its_state
 from .wanted import Wanted
 
 
@@ -54,3 +57,28 @@ def _untouched(w: Wanted, ledger: ledgers.Ledger) -> bool:
     except OSError:
         return False
     return bool(ledger.fact("stamp") == f"{info.st_size}:{info.st_mtime_ns}")
+
+
+def already(w: Wanted, known: Mapping[str, str], status: str, params: Mapping[str, Any], source: Source) -> dict[str, Any] | None:
+    """The row of a volume that says itself that it holds this state of the source; None where work is to be done."""
+    if known.get(STATE) != "complete" or known.get(SOURCE_STATE) != state_of(source) or not tells_its_state(source):
+        return None
+    if params["mode"] == "full" or params["verify"] == "full" and status == "available":
+        return None
+    row = Result(w.label, w.capacity, mode="none", digest=known.get(DIGEST, "")).as_dict()
+    return {**row, "change_id": known.get(CHANGE_ID) or None}
+
+
+def plain_sha256(sink: Any, capacity: int, progress: Progress, label: str) -> str:
+    """SHA-256 of the first C(capacity) bytes of the target, read in order."""
+    total = hashlib.sha256()
+    step = 4 << 20
+    zeroes = bytes(step)
+    hole = getattr(sink, "is_hole", None)
+    for at in range(0, capacity, step):
+        length = min(step, capacity - at)
+        progress.update(label, "sha256", at, capacity)
+        progress.check()
+        total.update(memoryview(zeroes)[:length] if hole is not None and hole(at, length) else sink.read(at, length))
+    progress.finish(label)
+    return total.hexdigest()

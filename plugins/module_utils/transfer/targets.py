@@ -10,7 +10,8 @@ import contextlib
 import hashlib
 import os
 from dataclasses import dataclass
-from typing import Any, Mapping
+from functools import partial
+from typing import Any, Mapping, Sequence
 
 from ..disk import ledger as ledgers
 from ..disk import tail, takeover
@@ -22,7 +23,9 @@ from ..errors import BadInput, Busy, ServerError
 from ..openstack_cloud import client as openstack_client
 from ..openstack_cloud import volumes
 from ..vsphere import snapshot_tag
-from .wanted import Wanted
+from . import noted
+from .attaching import Attaching
+from .wanted import Wanted, naming
 
 #: Metadata of a volume. With them a second host, or a run without the ledger, goes on: what stands there (CHANGE_ID, DIGEST,
 #: as of the end of the last pass; PASS: whether one is under way), whose it is, and where the ledger with the chunks' digests lies (LEDGER: host and file).
@@ -47,6 +50,11 @@ def state_dir(ledger: str | None) -> str:
 def state_of(source: Source) -> str:
     """The state of a source as a volume's metadata keeps it."""
     return hashlib.sha256(source.identity.encode()).hexdigest()[:32]
+
+
+def tells_its_state(source: Source) -> bool:
+    """Whether the same identity says that it is the same bytes; of an export that names no state it does not."""
+    return bool(getattr(source, "certain", True))
 
 
 @dataclass
@@ -74,6 +82,7 @@ class Targets:
         self.folder = state_dir(params.get("ledger"))
         self._conn: Any = None
         self._open: list[Target] = []
+        self._attaching = Attaching()
         #: Machines that wrote to the volumes whose lease is ours now: what they left at the source is nobody's.
         self.dead: set[str] = set()
 
@@ -113,13 +122,33 @@ class Targets:
 
     # -- opening ---------------------------------------------------------------------------------------------------
 
-    def open(self, w: Wanted, known: Mapping[str, str]) -> Target:
-        """Take the ledger's lease and open the target.
+    def open_all(self, wanted: Sequence[tuple[Wanted, Mapping[str, str]]]) -> list[Target]:
+        """Take the leases of the ledgers and open all targets, each given with its volume's metadata. Volumes are attached at once."""
+        kept = []
+        for w, _known in wanted:
+            with naming(w):
+                kept.append(ledgers.Ledger(self.ledger_path(w), w.capacity))
+                self.stack.callback(kept[-1].close)
+        self.stack.push(partial(self._note_failure, list(zip(kept, (w for w, _known in wanted), strict=True))))
+        on_volumes = [w for w, _known in wanted if w.dest.get("volume")]
+        if on_volumes:
+            self.stack.callback(self._attaching.detach)
+            self._attaching.attach(self.conn, on_volumes, self.params, self.folder)
+        opened = []
+        for ledger, (w, known) in zip(kept, wanted, strict=True):
+            with naming(w):
+                opened.append(self._opened(w, known, ledger))
+        return opened
 
-        :param known: the volume's metadata.
-        """
-        ledger = ledgers.Ledger(self.ledger_path(w), w.capacity)
-        self.stack.callback(ledger.close)
+    @staticmethod
+    def _note_failure(
+        kept: Sequence[tuple[ledgers.Ledger, Wanted]], kind: type[BaseException] | None, error: BaseException | None, trace: Any
+    ) -> None:
+        """At the end of a copy, before its ledgers are closed: keep what went wrong."""
+        for ledger, w in kept:
+            noted.failed(ledger, w, error)
+
+    def _opened(self, w: Wanted, known: Mapping[str, str], ledger: ledgers.Ledger) -> Target:
         sink, volume = self._sink(w)
         target = Target(w, ledger, sink, volume)
         self._open.append(target)
@@ -140,16 +169,7 @@ class Targets:
             sink = FileSink(path, w.capacity) if w.format == "raw" else VmdkSink(path, w.capacity, w.format)
             self.stack.callback(sink.close)
             return sink, None
-        attachment = volumes.attach(
-            self.conn,
-            w.dest["volume"],
-            state_dir=self.folder,
-            root_helper=self.params["root_helper"],
-            take_over=self.params["take_over"],
-            way=self.params.get("attach") or "auto",
-            server=self.params.get("instance"),
-        )
-        self.stack.callback(attachment.detach)
+        attachment = self._attaching.attached[w.dest["volume"]]
         if attachment.size < w.capacity:
             raise BadInput(
                 f"The volume has {attachment.size} bytes, the disk {w.capacity}.", code="target_too_small", step="attach the volume"
@@ -206,7 +226,8 @@ class Targets:
                 )
 
     def begin(self, t: Target) -> None:
-        """Say at the volume that it is being written."""
+        """Say at the volume that it is being written, and in the ledger whose disk it is."""
+        noted.begun(t.ledger, t.wanted, self.progress.name, self.source_id)
         if t.volume is not None:
             said = {STATE: "copying", PASS: "open", SOURCE: self.source_id or t.wanted.key, DISK_KEY: t.wanted.key}
             volumes.set_metadata(

@@ -29,7 +29,7 @@ class Way:
         return self.name != "nfc"
 
 
-def _why_no_files(disk: VmDisk) -> str | None:
+def why_no_files(disk: VmDisk) -> str | None:
     """Why the datastore's files do not give the disk's bytes; None where they do."""
     if disk.encrypted:
         return "the disk is encrypted: its file holds ciphertext"
@@ -46,7 +46,7 @@ def choose(wanted: str, disk: VmDisk, *, nbd: bool) -> Way:
     :param nbd: an NBD export of the disk was given, or VDDK is there to make one.
     :raises BadInput: it cannot be read that way; says which way it can.
     """
-    no_files = _why_no_files(disk)
+    no_files = why_no_files(disk)
     if wanted == "file":
         raise BadInput("A VM's disk is read from vCenter: transport is auto, https, nfc or nbd.", disk=disk.label, step="read the options")
     if wanted == "nbd" and not nbd:

@@ -16,9 +16,9 @@ from .client import Session
 from .properties import of_objects, of_view
 from .tree import ANCESTORS, Tree, shown
 
-_UUID = re.compile(r"^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$", re.IGNORECASE)
+UUID = re.compile(r"^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$", re.IGNORECASE)
 #: vCenter's MoRefs of VMs are vm-42, those of an ESXi host plain numbers.
-_MOREF = re.compile(r"^(vm-)?[1-9][0-9]{0,18}$")
+MOREF = re.compile(r"^(vm-)?[1-9][0-9]{0,18}$")
 
 #: Matches named in one error.
 _MOST_NAMED = 10
@@ -37,7 +37,7 @@ class VmRef:
 
 
 @dataclass
-class _Names:
+class Names:
     """All names there are, MoRefs by name; read at most once for a whole list of VMs."""
 
     by_name: dict[str, list[str]]
@@ -54,24 +54,24 @@ class _Names:
         return list(dict.fromkeys(same + similar + part))[:5]
 
 
-def _read_names(session: Session) -> _Names:
+def _read_names(session: Session) -> Names:
     by_name: dict[str, list[str]] = {}
     for row in of_view(session, {"VirtualMachine": ("name",)}, step="find the VM"):
         by_name.setdefault(shown(str(row.props.get("name", ""))), []).append(row.moref)
-    return _Names(by_name)
+    return Names(by_name)
 
 
-def _candidates(session: Session, wanted: str, names: list[_Names]) -> list[str]:
+def _candidates(session: Session, wanted: str, names: list[Names]) -> list[str]:
     """MoRefs of the VMs that C(wanted) may mean. C(names) is filled by the first call that needs it."""
 
-    def all_names() -> _Names:
+    def all_names() -> Names:
         if not names:
             names.append(_read_names(session))
         return names[0]
 
     index = session.content.searchIndex
     found: list[str] = []
-    if _UUID.match(wanted):
+    if UUID.match(wanted):
         for instance in (True, False):
             refs = session.call(index.FindAllByUuid, None, wanted.lower(), True, instance, step="find the VM", again=True)
             found += [str(r._moId) for r in refs or ()]
@@ -81,7 +81,7 @@ def _candidates(session: Session, wanted: str, names: list[_Names]) -> list[str]
         ref = session.call(index.FindByInventoryPath, wanted.strip("/"), step="find the VM", again=True)
         if ref is not None and ref._wsdlName == "VirtualMachine":
             return [str(ref._moId)]
-    if _MOREF.match(wanted):
+    if MOREF.match(wanted):
         # the same word may be another VM's name: both are found, so that the wrong one is never taken
         found = [
             r.moref
@@ -93,7 +93,7 @@ def _candidates(session: Session, wanted: str, names: list[_Names]) -> list[str]
     return list(dict.fromkeys(found))
 
 
-def _below_folders(session: Session, wanted: str, names: _Names) -> list[str]:
+def _below_folders(session: Session, wanted: str, names: Names) -> list[str]:
     """VMs whose path ends in C(wanted) (folder/name; with a slash in front the whole path), slashes in names not escaped."""
     last = wanted.rstrip("/").rsplit("/", 1)[-1]
     morefs = [m for name, found in names.by_name.items() if name.rsplit("/", 1)[-1] == last for m in found]
@@ -148,7 +148,7 @@ def find_vms(session: Session, wanted: Sequence[str]) -> list[VmRef]:
 
     :raises BadInput: lists every one that is unknown (with close names) or ambiguous (with the paths), in C(details) as well.
     """
-    names: list[_Names] = []
+    names: list[Names] = []
     per_wanted = {w: _candidates(session, w, names) for w in dict.fromkeys(str(w).strip() for w in wanted)}
     known = {vm.moref: vm for vm in describe(session, dict.fromkeys(m for found in per_wanted.values() for m in found))}
     problems: list[str] = []

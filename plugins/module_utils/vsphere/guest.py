@@ -78,7 +78,7 @@ def custom_attributes(fields: Iterable[Any], values: Iterable[Any]) -> dict[str,
     return {names[v.key]: str(v.value) for v in values or () if v.key in names and getattr(v, "value", None)}
 
 
-def _network_names(rows: Iterable[Row]) -> dict[str, str]:
+def network_names(rows: Iterable[Row]) -> dict[str, str]:
     """Names of networks by MoRef, port group key and opaque network id."""
     names: dict[str, str] = {}
     for row in rows:
@@ -177,7 +177,7 @@ def read_vms(session: Session, vms: Sequence[VmRef]) -> list[dict[str, Any]]:
     refs = _around(rows) + ([manager] if manager is not None else [])
     around = of_objects(session, refs, AROUND_PATHS, ancestors=True, step=step)
     tree = Tree([*around, *rows])
-    networks = _network_names(around)
+    networks = network_names(around)
     fields = next((row.props.get("field") or () for row in around if row.kind == "CustomFieldsManager"), ())
     by_moref = {row.moref: map_vm(row, tree, networks, fields) for row in rows}
     return [by_moref[vm.moref] for vm in vms if vm.moref in by_moref]

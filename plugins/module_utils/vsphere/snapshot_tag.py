@@ -101,6 +101,18 @@ def _process(pid: int) -> str | None:
     return None if fields[0] == "Z" else f"{boot}/{pid}/{fields[19]}"
 
 
+def process_name(pid: int) -> str | None:
+    """What tells process C(pid) of this machine from any other of any machine; None where it does not run."""
+    process = _process(pid)
+    return f"{host_name()}:{process}" if process else None
+
+
+def runs(name: str) -> bool | None:
+    """Whether the process that process_name() named C(name) still runs; None where that cannot be told: it is another machine's."""
+    host, _colon, process = name.partition(":")
+    return _runs(process) if host == host_name() else None
+
+
 def _runs(process: str) -> bool | None:
     parts = process.split("/")
     if len(parts) != 3 or not parts[1].isdigit():

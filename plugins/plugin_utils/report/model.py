@@ -12,7 +12,11 @@ import re
 from dataclasses import dataclass, field
 from typing import Any, Iterable, Mapping, Sequence
 
+from ansible_collections.ferry.vmware.plugins.module_utils.concerns import CATEGORIES, INFORMATION
+
 STATES = ("migrated", "precopied", "mended", "rolled_back", "unchanged", "failed")
+#: What is shown of a concern.
+CONCERN = ("id", "category", "label", "assessment", "advice", "disk", "device")
 #: No text from outside is longer than this in the report.
 MAX_TEXT = 4000
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
@@ -91,6 +95,7 @@ class Vm:
     errors: list[dict[str, Any]] = field(default_factory=list)
     cycles: list[CycleRow] = field(default_factory=list)
     downtime: Downtime | None = None
+    concerns: list[dict[str, str]] = field(default_factory=list)
 
 
 @dataclass
@@ -217,6 +222,15 @@ def _error(value: Any) -> dict[str, Any]:
     return {"message": message, **{k: v for k, v in facts.items() if v and v not in message}}
 
 
+def concerns_of(value: Any) -> list[dict[str, str]]:
+    """What a check before has found, the worst first, as ferry.vmware.vm_precheck returns it."""
+    rows = [{key: text(row.get(key)) for key in CONCERN} for row in _list(value) if isinstance(row, Mapping)]
+    order = {name: n for n, name in enumerate(CATEGORIES)}
+    for row in rows:
+        row["category"] = row["category"] if row["category"] in order else INFORMATION
+    return sorted(rows, key=lambda row: order[row["category"]])
+
+
 def _drift(value: Any) -> str:
     if isinstance(value, Mapping):
         return "; ".join(f"{text(k)}: {text(v)}" for k, v in value.items())
@@ -227,6 +241,11 @@ def _list(value: Any) -> list[Any]:
     if value is None or value == "":
         return []
     return list(value) if isinstance(value, Sequence) and not isinstance(value, str) else [value]
+
+
+def cycles_of(value: Any) -> list[CycleRow]:
+    """The cycles of precopying, as ferry.vmware.vm_precopy returns them."""
+    return [_cycle(c, i + 1) for i, c in enumerate(_list(value)) if isinstance(c, Mapping)]
 
 
 def vms_of(results: Any) -> list[Vm]:
@@ -265,8 +284,9 @@ def vms_of(results: Any) -> list[Vm]:
                 disks=[_disk(d, i + 1) for i, d in enumerate(disks)],
                 drift=[_drift(d) for d in _list(row.get("drift"))],
                 errors=[_error(e) for e in _list(row.get("errors"))],
-                cycles=[_cycle(c, i + 1) for i, c in enumerate(_list(row.get("cycles"))) if isinstance(c, Mapping)],
+                cycles=cycles_of(row.get("cycles")),
                 downtime=_downtime(row.get("downtime")),
+                concerns=concerns_of(row.get("concerns")),
             )
         )
     if problems:

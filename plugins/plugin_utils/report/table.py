@@ -32,11 +32,9 @@ def warm(vm: Vm) -> str:
         told = [f"{duration(away.predicted)} predicted"] if away.predicted is not None else []
         told += [f"{duration(away.budget)} allowed"] if away.budget is not None else []
         differed = f", {away.outside_wrong} of them differed" if away.outside_wrong else ""
+        copied = f", {size(away.changed_bytes)} copied meanwhile and {away.outside_checked} chunks outside compared{differed}"
         parts.append(
-            f"away for {duration(away.seconds)}"
-            + (f" ({', '.join(told)})" if told else "")
-            + f", {size(away.changed_bytes)} copied meanwhile"
-            f" and {away.outside_checked} chunks outside compared{differed}"
+            f"away for {duration(away.seconds)}" + (f" ({', '.join(told)})" if told else "") + (copied if away.copy or vm.cycles else "")
         )
     return "; ".join(parts)
 

@@ -89,6 +89,9 @@ func wait(ctx context.Context, t *object.Task, err error) (*types.TaskInfo, erro
 // NewLab builds the inventory. Nothing is served yet.
 func NewLab(c *Config) (*Lab, error) {
 	m := &simulator.Model{ServiceContent: vpx.ServiceContent, RootFolder: vpx.RootFolder}
+	if c.Model.APIVersion != "" { // reference: AboutInfo.apiVersion, from which the simulator makes vimServiceVersions.xml
+		m.ServiceContent.About.ApiVersion = c.Model.APIVersion
+	}
 	if err := m.Create(); err != nil {
 		return nil, err
 	}
@@ -165,13 +168,6 @@ func (l *Lab) buildHosts(ctx context.Context) error {
 			}
 		}
 		l.hosts[name], l.pools[name] = h, pool
-		p, ok := m.ESXi[name]
-		if !ok {
-			p, ok = m.ESXi["*"]
-		}
-		if ok {
-			l.setProduct(name, p)
-		}
 		l.setHardware(name)
 		return nil
 	}
@@ -197,6 +193,16 @@ func (l *Lab) buildHosts(ctx context.Context) error {
 		info, err := wait(ctx, t, err)
 		if err = add(name, nil, info, err); err != nil {
 			return err
+		}
+	}
+	// at the end: the simulator looks at the versions of a cluster's hosts when another one comes, and does not know all of them
+	for name := range l.hosts {
+		p, ok := m.ESXi[name]
+		if !ok {
+			p, ok = m.ESXi["*"]
+		}
+		if ok {
+			l.setProduct(name, p)
 		}
 	}
 	return nil

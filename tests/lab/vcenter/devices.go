@@ -69,6 +69,10 @@ var nicKinds = map[string]func(types.VirtualEthernetCard) types.BaseVirtualDevic
 	"e1000e": func(c types.VirtualEthernetCard) types.BaseVirtualDevice {
 		return &types.VirtualE1000e{VirtualEthernetCard: c}
 	},
+	// reference: VirtualSriovEthernetCard.sriovBacking (a physical function of the host's)
+	"sriov": func(c types.VirtualEthernetCard) types.BaseVirtualDevice {
+		return &types.VirtualSriovEthernetCard{VirtualEthernetCard: c, AllowGuestOSMtuChange: types.NewBool(false)}
+	},
 	"pcnet32": func(c types.VirtualEthernetCard) types.BaseVirtualDevice {
 		return &types.VirtualPCNet32{VirtualEthernetCard: c}
 	},
@@ -153,6 +157,7 @@ func (l *Lab) addDevices(vm *simulator.VirtualMachine, v *VM) error {
 			store.Vm = append(store.Vm, vm.Self)
 		}
 	}
+	shareBuses(devices, v)
 	for i, n := range v.NICs {
 		if n.number > 0 {
 			i = int(n.number)
@@ -230,6 +235,9 @@ func (l *Lab) disk(v *VM, i int, kind controllerKind, controller int32) (*types.
 		StorageIOAllocation:        &types.StorageIOAllocationInfo{Limit: types.NewInt64(-1), Shares: &types.SharesInfo{Shares: 1000, Level: types.SharesLevelNormal}, Reservation: types.NewInt32(0)},
 		DiskObjectId:               fmt.Sprintf("1-%d", kind.diskKey+d.Bus*kind.perBus+unit),
 		NativeUnmanagedLinkedClone: types.NewBool(false),
+	}
+	if d.Sharing == "multi_writer" {
+		disk.Backing.(*types.VirtualDiskFlatVer2BackingInfo).Sharing = string(types.VirtualDiskSharingSharingMultiWriter)
 	}
 	if d.RDM != "" {
 		disk.Backing = rawMapping(d, disk.Backing.(*types.VirtualDiskFlatVer2BackingInfo))

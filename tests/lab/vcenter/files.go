@@ -122,7 +122,11 @@ func (l *Lab) writeFiles(vm *simulator.VirtualMachine, v *VM) error {
 			return fmt.Errorf("disk %d: %w", i+1, err)
 		}
 	}
-	return os.WriteFile(l.localPath(vm.Config.Files.VmPathName), []byte(vmx(v)), 0o600)
+	local := l.localPath(vm.Config.Files.VmPathName)
+	if err := os.MkdirAll(filepath.Dir(local), 0o700); err != nil { // the simulator makes no folder on a vSAN
+		return err
+	}
+	return os.WriteFile(local, []byte(vmx(v)), 0o600)
 }
 
 // place makes dst hold the bytes of src, capacity bytes long. A clone shares blocks and may be written; a hard link shares

@@ -31,6 +31,12 @@ func (l *Lab) instead(ctx *simulator.Context, c *simulator.Method) mo.Reference 
 		}
 	case *simulator.EventManager:
 		return &EventManager{EventManager: o, lab: l}
+	case *simulator.AuthorizationManager:
+		return &AuthorizationManager{AuthorizationManager: o, lab: l}
+	case *simulator.ServiceInstance:
+		if c.Name == "CurrentTime" {
+			return &ServiceInstance{ServiceInstance: o, lab: l}
+		}
 	case *simulator.VmProvisioningChecker:
 		return &Checker{VmProvisioningChecker: o, lab: l}
 	}

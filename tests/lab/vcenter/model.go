@@ -17,6 +17,7 @@ type Model struct {
 	Behaviour       Behaviour          `json:"behaviour"`
 	ESXi            map[string]Product `json:"esxi"` // by host; "*" for the others
 	Hardware        map[string]Host    `json:"hardware"`
+	APIVersion      string             `json:"api_version"` // 6.5
 }
 
 type Cluster struct {
@@ -25,6 +26,7 @@ type Cluster struct {
 	DRS    string   `json:"drs"` // off, manual, partiallyAutomated, fullyAutomated; empty: the simulator's
 	HA     bool     `json:"ha"`
 	EVC    string   `json:"evc"`
+	DPM    bool     `json:"dpm"`
 	Groups []Group  `json:"groups"`
 	Rules  []Rule   `json:"rules"`
 }
@@ -56,6 +58,8 @@ type Host struct {
 	Model     string `json:"model"`
 	EVC       string `json:"evc"` // the best mode that its CPU has
 	NoVMotion bool   `json:"no_vmotion"`
+
+	TimeServers []string `json:"time_servers"` // null: it does not tell
 }
 
 // Product is what an ESXi host says it is.
@@ -105,6 +109,7 @@ type VM struct {
 	Passthrough     []string          `json:"passthrough"`        // PCI addresses
 	ISO             string            `json:"iso"`                // in the CD-ROM drive: "[datastore] file.iso"
 	MemoryReserved  int64             `json:"memory_reserved_mb"` //
+	Traits          Traits            `json:"traits"`
 	Disks           []Disk            `json:"disks"`
 	NICs            []NIC             `json:"nics"`
 }
@@ -119,8 +124,11 @@ type Disk struct {
 	UUID         string `json:"uuid"`
 	Datastore    string `json:"datastore"` // empty: the VM's
 	Mode         string `json:"mode"`
-	RDM          string `json:"rdm"` // physical, virtual: a raw device mapping, without bytes
-	File         string `json:"-"`   // where it is, once the VM is there
+	Sharing      string `json:"sharing"`     // multi_writer
+	BusSharing   string `json:"bus_sharing"` // of its controller: physical, virtual
+	Lacks        string `json:"lacks"`       // of an rdm: datastore, capacity
+	RDM          string `json:"rdm"`         // physical, virtual: a raw device mapping, without bytes
+	File         string `json:"-"`           // where it is, once the VM is there
 }
 
 type NIC struct {

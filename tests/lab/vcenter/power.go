@@ -57,6 +57,9 @@ func (l *Lab) guestChanges(vm *mo.VirtualMachine, v *VM) []types.PropertyChange 
 		HostName: hostname, IpAddress: ip, Net: nics, GuestState: string(state), GuestOperationsReady: &running, InteractiveGuestOperationsReady: types.NewBool(false),
 		GuestStateChangeSupported: &running, AppState: "none", AppHeartbeatStatus: "appStatusGray",
 	}
+	if running {
+		v.Traits.tell(&guest)
+	}
 	summary := types.VirtualMachineGuestSummary{ToolsStatus: status, ToolsVersionStatus: string(version), ToolsVersionStatus2: string(version), ToolsRunningStatus: string(runs), HostName: hostname, IpAddress: ip}
 	if running {
 		guest.GuestId, guest.GuestFullName, guest.GuestFamily = v.GuestID, vm.Config.GuestFullName, guestFamily(v.GuestID)

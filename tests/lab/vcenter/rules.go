@@ -38,6 +38,9 @@ func (l *Lab) buildRules(ctx context.Context) error {
 		if _, err = wait(ctx, t, err); err != nil {
 			return fmt.Errorf("cluster %s: %w", c.Name, err)
 		}
+		if config, ok := found.ConfigurationEx.(*types.ClusterConfigInfoEx); ok && c.DPM { // reference: ClusterConfigInfoEx.dpmConfigInfo
+			config.DpmConfigInfo = &types.ClusterDpmConfigInfo{Enabled: types.NewBool(true), DefaultDpmBehavior: types.DpmBehaviorManual}
+		}
 		if c.EVC != "" {
 			for _, name := range c.Hosts {
 				h := sim.Map.Get(l.hosts[name].Reference()).(*simulator.HostSystem)
@@ -282,6 +285,7 @@ func (l *Lab) hostModel(name string) *Host {
 func (l *Lab) setHardware(name string) {
 	m := l.hostModel(name)
 	h := l.service.Context.Map.Get(l.hosts[name].Reference()).(*simulator.HostSystem)
+	l.addClock(h)
 	h.Summary.Config.VmotionEnabled = m == nil || !m.NoVMotion // reference: HostConfigSummary.vmotionEnabled
 	if m == nil {
 		return
@@ -304,6 +308,9 @@ func (l *Lab) setHardware(name string) {
 		s.Model, info.SystemInfo.Model = m.Model, m.Model
 	}
 	h.Summary.MaxEVCModeKey = strings.TrimSpace(m.EVC)
+	if m.TimeServers != nil {
+		setClock(h, m.TimeServers)
+	}
 }
 
 // without takes a network away from a host that does not have it: the simulator gives "VM Network" to all.

@@ -46,6 +46,9 @@ var switchNames = map[string]string{
 	"ha_restart_seconds":       "seconds until vSphere HA restarts the VMs of a dead host elsewhere, in clusters that have it; unset: it does not",
 	"lock_fault":               "FileLocked: what PowerOnVM answers when another holds a VM's files; else GenericVmConfigFault",
 	"lone_rules":               "remove: a rule of VMs goes with the last but one of its VMs",
+	"privileges_missing":       "privileges (comma-separated; *: all) that the account lacks on the object of this name; System.Read: NoPermission",
+	"invisible":                "1: the account may not see the VM",
+	"clock_ahead":              "seconds that the clocks of vCenter and of its hosts (or of the host of this name) are ahead",
 	"unregister_dead":          "refuse: UnregisterVM of a VM that ran on a lost host answers InvalidPowerState",
 }
 

@@ -136,6 +136,10 @@ func (l *Lab) buildVM(ctx context.Context, v *VM) error {
 		return err
 	}
 	l.settle(vm, v)
+	l.give(vm, &v.Traits)
+	if err = spoil(vm, v); err != nil {
+		return err
+	}
 	if v.CBT {
 		g, err := l.guest(&vm.VirtualMachine)
 		if err != nil {

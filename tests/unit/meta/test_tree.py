@@ -47,8 +47,8 @@ def test_the_pattern_for_silenced_lints(line: str, bad: bool) -> None:
 
 def test_no_file_is_too_long(files: list[str], top: Path) -> None:
     """A longer file does more than one thing. What a tool writes is not read, so it may be long."""
-    written = ("changelogs/changelog.yaml",)
-    lengths = {f: len((top / f).read_bytes().splitlines()) for f in files if f.endswith(CODE) and f not in written}
+    written = ("changelogs/changelog.yaml", "tests/lab/kubernetes/crds/")
+    lengths = {f: len((top / f).read_bytes().splitlines()) for f in files if f.endswith(CODE) and not f.startswith(written)}
     assert {f: n for f, n in lengths.items() if n > LONGEST} == {}
 
 

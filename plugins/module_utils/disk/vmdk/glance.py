@@ -21,10 +21,12 @@ from ..errors import VmdkError
 from ..model import SECTOR
 from .reader import Disk
 from .sparse import SparseExtent
-from .structs import GRAIN_MARKER
+from .structs import GD_AT_END, GRAIN_MARKER
 
 _ALLOWED = {"streamOptimized": "streamOptimized", "monolithicSparse": "sparse"}
 _ACCESS = ("rw", "rdonly", "noaccess")
+#: Where the header of a sparse extent has its gdOffset, in bytes ("Virtual Disk Format 5.0", SparseExtentHeader).
+_GD_OFFSET = 56
 
 
 @dataclass
@@ -141,6 +143,9 @@ def _judge_vmdk(disk: Disk, v: Verdict, hypervisor: str) -> None:
         v.reasons.append("it is a delta, which Nova would boot without its parent: convert it")
     if v.vmware_adaptertype is None:
         v.reasons.append("the descriptor names no adapter: set vmware_adaptertype yourself, or convert with adapter_type")
+    if hypervisor == "kvm" and v.accepted and part.file.read(_GD_OFFSET, 8) == GD_AT_END.to_bytes(8, "little"):
+        # cinder/image/format_inspector.py refuses a footer: "Unsupported VMDK footer". Nova boots such an image all the same.
+        v.reasons.append("Cinder makes no volume of a stream whose grain directory is at its end: convert it")
     if hypervisor == "kvm" and disk.info.descriptor is not None:
         lines = (disk.info.descriptor_text or "").replace("\r", "").split("\n")
         if disk.info.descriptor.extents[0].access == "RDONLY":

@@ -8,6 +8,8 @@ import json
 import os
 import signal
 import stat
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -151,6 +153,31 @@ def test_lease_taken_away_stops_even_an_untimed_task(tmp_path: Path) -> None:
         until(lambda: progress._why)
         with pytest.raises(Interrupted, match="gave it up"):
             progress.check()
+
+
+HANGS = """
+import sys
+import threading
+
+from ansible_collections.ferry.vmware.plugins.module_utils.disk.progress import Progress
+with Progress(sys.argv[1], patience=0.5) as progress:
+    progress.update("Hard disk 1", "copy", 1, 2)
+    threading.Event().wait()  # for a server that never answers
+"""
+
+
+@pytest.mark.fault("a call never returns, and the lease runs out", where="controller", ends="the process ends, and says why")
+def test_what_hangs_when_it_is_told_to_stop_is_killed(tmp_path: Path) -> None:
+    path, lease = tmp_path / "s", tmp_path / "s.lease"
+    lease.touch()
+    with subprocess.Popen([sys.executable, "-c", HANGS, str(path)]) as process:
+        until(path.exists)
+        time.sleep(1)
+        assert process.poll() is None, "it was not told anything yet"
+        lease.unlink()
+        assert process.wait(60) == -signal.SIGKILL
+    said = json.loads(path.read_text())
+    assert said["state"] == "failed" and "gave it up; it did not end for 0.5 s, and was killed" in said["why"]
 
 
 def test_lease_taken_away_before_the_start(tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ from ansible_collections.ferry.vmware.plugins.module_utils.openstack_cloud impor
 
 PROJECT = "0123456789abcdef0123456789abcdef"
 SERVICES = {"image": "image", "compute": "compute", "network": "network", "volumev3": "block-storage"}
-VERSIONS = {"image": "v2.16", "compute": "v2.1", "network": "v2.0", "block-storage": "v3.0"}
+VERSIONS = {"image": "v2.16", "compute": "v2.1", "network": "v2.0", "block-storage": "v3.0", "placement": "v1.0"}
 #: An answer: (status, JSON body or bytes). A handler gets (method, path, body).
 Answer = tuple[int, Any]
 Handler = Callable[[str, str, bytes], Answer]
@@ -38,10 +38,12 @@ class FakeCloud:
         self.requests: list[tuple[str, str, bytes, dict[str, str]]] = []
         self.cut_after: int | None = None
         self.services = dict(SERVICES)
+        self.roles: list[str] = []
         cloud = self
 
         class Wire(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
+            disable_nagle_algorithm = True  # head and body are two packets: the second would wait 40 ms for an answer to the first
 
             def _serve(self) -> None:
                 body = self._body()
@@ -120,7 +122,7 @@ class FakeCloud:
             "catalog": catalog,
             "project": {"id": PROJECT, "name": "p", "domain": {"id": "default", "name": "Default"}},
             "user": {"id": "u", "name": "user", "domain": {"id": "default", "name": "Default"}},
-            "roles": [],
+            "roles": [{"id": name, "name": name} for name in self.roles],
         }
         return 201, {"token": token}, {"X-Subject-Token": self.token}
 

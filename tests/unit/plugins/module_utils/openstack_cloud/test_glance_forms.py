@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import hashlib
 import json
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from ansible_collections.ferry.vmware.plugins.module_utils.disk.vmdk.convert import convert
+from ansible_collections.ferry.vmware.plugins.module_utils.disk.vmdk.reader import open_disk
 from ansible_collections.ferry.vmware.plugins.module_utils.errors import BadInput, Busy, FerryError, ServerError
-from ansible_collections.ferry.vmware.plugins.module_utils.openstack_cloud import forms
+from ansible_collections.ferry.vmware.plugins.module_utils.openstack_cloud import forms, sending
 
 from .conftest import FakeCloud
 from .glance_fake import MIB, FakeGlance, upload
@@ -267,13 +269,56 @@ def test_a_stream_of_which_cinder_makes_no_volume(server: FakeGlance, image_conn
 
 
 @pytest.mark.fault("the disk's file changes while it is sent", where="source", ends="error; the next run sends all of it")
-def test_a_disk_that_changes_on_the_way(server: FakeGlance, image_conn: Any, raw: Path) -> None:
+def test_a_disk_that_changes_on_the_way(server: FakeGlance, image_conn: Any, raw: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a disk that memory does not hold. What it holds is sent as it was read."""
+    before = raw.read_bytes()
+
     def change(phase: str, done: int, total: int) -> None:
         if phase == "measure" and done == total:
             with raw.open("r+b") as f:
                 f.seek(5 * MIB)
                 f.write(hashlib.shake_128(b"new").digest(200_000))
 
+    monkeypatch.setattr(sending, "KEPT", 0)
     with pytest.raises(FerryError, match="was changed between"):
         upload(image_conn, src=str(raw), progress=change)
     assert upload(image_conn, src=str(raw))["image"]["id"] == "i1"
+    monkeypatch.undo()
+    raw.write_bytes(before)
+    sent = upload(image_conn, name="kept", src=str(raw), progress=change)
+    assert disk_of(server, sent["image"]["id"], raw.parent) == before != raw.read_bytes()
+
+
+def disk_of(server: FakeGlance, image: str, folder: Path) -> bytes:
+    path = folder / f"{image}.vmdk"
+    path.write_bytes(server.data[image])
+    with closing(open_disk(str(path))) as disk:
+        return disk.read(0, disk.capacity)
+
+
+def test_a_stream_of_the_same_disk_as_an_image_in_another_form(server: FakeGlance, image_conn: Any, raw: Path, tmp_path: Path) -> None:
+    """By the disk, not by the bytes of the file: the image was converted from flat, now the disk lies there as what Glance takes."""
+    first = upload(image_conn, src=str(raw), adapter_type="lsilogic")
+    sparse = tmp_path / "sparse.vmdk"
+    convert(str(raw), str(sparse), format="monolithicSparse", adapter_type="lsilogic")
+    again = upload(image_conn, src=str(sparse))
+    assert (again["changed"], again["image"]["id"], again["converted_to"]) == (False, first["image"]["id"], None)
+    with pytest.raises(BadInput, match="as indexed where sparse is wanted"):
+        upload(image_conn, src=str(sparse), disktype="sparse")
+    with raw.open("r+b") as f:
+        f.write(b"another disk")
+    convert(str(raw), str(sparse), format="monolithicSparse", adapter_type="lsilogic", force=True)
+    with pytest.raises(BadInput, match="other content"):
+        upload(image_conn, src=str(sparse))
+
+
+def test_of_several_images_with_the_disk_the_one_that_does(server: FakeGlance, image_conn: Any, raw: Path) -> None:
+    wrong = upload(image_conn, src=str(raw), hypervisor="vmware")["image"]["id"]
+    server.images[wrong]["name"] = "aside"
+    right = upload(image_conn, src=str(raw))["image"]["id"]
+    server.images[wrong]["name"] = server.images[right]["name"]
+    assert upload(image_conn, src=str(raw))["image"]["id"] == right
+    # Nova on vSphere boots both: the one in the very form is taken.
+    assert upload(image_conn, src=str(raw), hypervisor="vmware")["image"]["id"] == wrong
+    del server.images[wrong]
+    assert upload(image_conn, src=str(raw), hypervisor="vmware")["image"]["id"] == right

@@ -164,6 +164,17 @@ def topology(specs: dict[str, str] | None, cpus: int = 4, cores: int = 2, vcpus:
     return found, entry["warnings"]
 
 
+def test_a_server_that_never_ran_says_nothing_of_its_processors() -> None:
+    """It is made anew, of the flavor that is chosen now."""
+    facts = vm(cpus=2, cores_per_socket=2)
+    flavor = {"id": "f9", "name": "nine", "vcpus": 2, "ram": 8192, "disk": 0, "extra_specs": {}}
+    target = landed(one(replace(EMPTY, flavors=[flavor]), facts=facts), replace(EMPTY, flavors=[flavor]))
+    other = {**target.servers[0], "flavor": {"original_name": "one", "vcpus": 1, "ram": 512, "extra_specs": {}}}
+    for status, cores in (("ACTIVE", "1"), ("ERROR", "2")):
+        entry = one(replace(target, servers=[{**other, "status": status}]), facts=facts)
+        assert entry["volumes"][0]["image_properties"]["hw_cpu_cores"] == cores, status
+
+
 def test_sockets_and_cores_are_kept_by_the_image_where_the_flavor_is_silent() -> None:
     assert topology(None) == ({"hw_cpu_sockets": "2", "hw_cpu_cores": "2", "hw_cpu_threads": "1"}, [])
     assert topology(None, cores=1) == ({}, [])

@@ -13,6 +13,7 @@ import struct
 import subprocess
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -76,6 +77,42 @@ def test_the_same_disk_gives_the_same_bytes(tmp_path: Path) -> None:
     raw = disk(tmp_path, 12 * MIB, 4)
     assert written(raw) == written(raw)
     assert written(raw, Identity())[0] != written(raw, Identity())[0]
+
+
+class Counted:
+    """A disk that counts what is read of it."""
+
+    def __init__(self, disk: Any) -> None:
+        self.disk, self.capacity, self.identity, self.count = disk, disk.capacity, "", 0
+
+    def extents(self, since: str | None = None) -> Any:
+        return self.disk.extents()
+
+    def read(self, offset: int, length: int) -> bytes:
+        self.count += length
+        return bytes(self.disk.read(offset, length))
+
+    def close(self) -> None:
+        """Nothing."""
+
+
+@pytest.mark.parametrize("share", [0.0, 0.4, 1.0])
+def test_what_memory_holds_is_not_read_again(tmp_path: Path, share: float) -> None:
+    raw = disk(tmp_path, 40 * MIB + 512, 30)
+    want, size, _digest = written(raw)
+    with closing(open_disk(str(raw), format="raw")) as source:
+        counted = Counted(source)
+        writer = IndexedWriter(counted.capacity, NAMED)
+        seen: list[int] = []
+        measured = writer.measure(counted, keep=int(size * share))
+        once, out = counted.count, io.BytesIO()
+        assert writer.write(counted, out, progress=lambda done, total: seen.append(done)) == measured
+        again = counted.count - once
+        assert (again == 0) if share == 1 else (again == once) if share == 0 else (0 < again < once)
+        assert (out.getvalue(), seen == sorted(seen), seen[-1]) == (want, True, counted.capacity)
+        # It was let go: a second time, all of it is read.
+        out = io.BytesIO()
+        assert (writer.write(counted, out), out.getvalue()) == (measured, want)
 
 
 def changed(raw: Path, change: str) -> tuple[IndexedWriter, str]:

@@ -1,0 +1,19 @@
+# Copyright (c) 2026, ferry.vmware contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Runs the module ferry.vmware.doctor_read in the background and shows its progress."""
+
+from __future__ import annotations
+
+from typing import Any, Mapping
+
+from ansible_collections.ferry.vmware.plugins.plugin_utils.long_task import LongTask
+
+
+class ActionModule(LongTask):
+    MODULE = "ferry.vmware.doctor_read"
+    IDENTITY = ("hostname", "vms", "bytes", "transports")
+
+    def subject(self, args: Mapping[str, Any], task_vars: Mapping[str, Any]) -> str:
+        return "doctor"
