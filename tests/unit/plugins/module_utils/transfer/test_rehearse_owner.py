@@ -35,6 +35,7 @@ OURS = str(snapshot_tag.process_name(os.getpid()))
         ("elsewhere:what is this", True),
         ("", False),  # one that says nothing
     ],
+    ids=["another VM's", "the very one", "of a process that is over", "of another machine", "unreadable", "silent"],
 )
 def test_owners(owner: str, busy: bool) -> None:
     known = {"ferry_rehearsal": "x", **({"ferry_rehearsal_by": owner} if owner else {})}
