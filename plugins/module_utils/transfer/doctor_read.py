@@ -170,7 +170,7 @@ def _stream(
     stack.callback(source.close)
     began = time.monotonic()
     count = zeroes = 0
-    with contextlib.closing(cast("Generator[tuple[int, bytes], None, None]", source.stream())) as stream:
+    with contextlib.closing(cast(Generator[tuple[int, bytes], None, None], source.stream())) as stream:
         for _offset, data in stream:
             count += len(data)
             zeroes += len(data) if data == _ZEROES[: len(data)] else 0

@@ -28,13 +28,13 @@ def ends(found: Schedule) -> list[float]:
 
 
 def test_as_many_at_once_as_there_are_forks_and_in_their_order() -> None:
-    found = schedule([Task([Step("land", 10.0)]) for _ in range(5)], 2, {})
+    found = schedule([Task([Step("land", 10.0)]) for nth in range(5)], 2, {})
     assert ends(found) == [10, 10, 20, 20, 30] and found.end == 30
     assert found.lanes == [0, 1, 0, 1, 0]
 
 
 def test_a_large_one_holds_up_no_other() -> None:
-    found = schedule([copying(100_000), *(copying(100) for _ in range(4))], 2, {})
+    found = schedule([copying(100_000), *(copying(100) for nth in range(4))], 2, {})
     assert ends(found) == [1000, 1, 2, 3, 4] and found.end == 1000
 
 
@@ -67,7 +67,7 @@ def test_a_budget_belongs_to_one_conversion_host() -> None:
 
 
 def test_places_for_disks_are_waited_for() -> None:
-    found = schedule([copying(100) for _ in range(4)], 4, budget(hosts={"*": {"disks": 1}}))
+    found = schedule([copying(100) for nth in range(4)], 4, budget(hosts={"*": {"disks": 1}}))
     assert ends(found) == pytest.approx([1, 2, 3, 4], abs=0.01)
 
 

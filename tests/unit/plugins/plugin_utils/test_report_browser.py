@@ -97,7 +97,7 @@ def test_a_wave_that_runs(tmp_path: Path, calm: Browser, pictures: Path, name: s
     rows = calm.evaluate("[...document.querySelectorAll('.lanes li')].map(e => e.getBoundingClientRect().top)")
     bars = calm.evaluate("[...document.querySelectorAll('svg.timeline > a, svg.timeline > g')].map(e => e.getBoundingClientRect().top)")
     assert len(rows) == len(bars) == 7
-    assert all(0 <= bar - row <= 10 for row, bar in zip(rows[:5], bars, strict=False)), (rows, bars)  # the last two wait
+    assert all(0 <= drawn - row <= 10 for row, drawn in zip(rows[:5], bars, strict=False)), (rows, bars)  # the last two wait
     calm.picture(pictures / f"report-running-{name}.png")
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 import datetime
 import itertools
 import re
-import xml.etree.ElementTree as ElementTree
+from xml.etree import ElementTree
 
 import pytest
 
@@ -29,7 +29,7 @@ def test_times_on_an_axis_are_round_and_few(seconds: float) -> None:
     ticks = svg.time_ticks(span)
     assert len(ticks) <= 7 and (ticks or seconds < 2)
     assert all(span.began <= at <= span.began + span.seconds for at, _label in ticks)
-    steps = {round(b - a) for (a, _), (b, _) in itertools.pairwise(ticks)}
+    steps = {round(b - a) for (a, _left), (b, _right) in itertools.pairwise(ticks)}
     assert len(steps) <= 1
     assert len({label for _at, label in ticks}) == len(ticks), "no two of them look the same"
     for at, label in ticks:
