@@ -41,7 +41,10 @@ SIZE, MOST_PERCENT = 96 << 20, 20.0
 
 def cloud_environment() -> dict[str, str]:
     """What the lab's env.sh says of its OpenStack."""
-    lines = (Path(os.environ.get("FERRY_LAB_DIR", "build/lab")) / "env.sh").read_text().splitlines()
+    path = Path(os.environ.get("FERRY_LAB_DIR", "build/lab")) / "env.sh"
+    if not path.exists():
+        raise SystemExit("No lab runs: make lab first (the plan is made against its OpenStack).")
+    lines = path.read_text().splitlines()
     said = dict(line.removeprefix("export ").split("=", 1) for line in lines if line.startswith("export "))
     return {name: value.strip("'\"") for name, value in said.items() if name.startswith(("OS_", "FERRY_LAB"))}
 
