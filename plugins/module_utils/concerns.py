@@ -8,11 +8,23 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 #: From what stops a VM to what is only good to know (Forklift's categories, in its order).
 CRITICAL, WARNING, INFORMATION = "critical", "warning", "information"
 CATEGORIES = (CRITICAL, WARNING, INFORMATION)
+
+
+class Kind(NamedTuple):
+    """What all concerns of one id have in common.
+
+    C(category); C(label): for a table; C(advice): what to do; C(also): another category that it may have.
+    """
+
+    category: str
+    label: str
+    advice: str
+    also: str | None = None
 
 
 @dataclass(frozen=True)

@@ -9,18 +9,7 @@ MTV's own names are kept where it has one; those without a prefix are conditions
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
-from ..concerns import CRITICAL, INFORMATION, WARNING
-
-
-class Kind(NamedTuple):
-    """C(category) of concerns, C(label) for a table, C(advice): what to do."""
-
-    category: str
-    label: str
-    advice: str
-
+from ..concerns import CRITICAL, INFORMATION, WARNING, Kind
 
 KINDS: dict[str, Kind] = {
     # networks

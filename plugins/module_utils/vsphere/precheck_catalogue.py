@@ -11,20 +11,8 @@ milder than Forklift's under the conditions that the advice says.
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
-from ..concerns import CRITICAL, INFORMATION, WARNING, Concern
+from ..concerns import CRITICAL, INFORMATION, WARNING, Concern, Kind
 from ..errors import bounded
-
-
-class Kind(NamedTuple):
-    """C(category) of concerns, C(label) for a table, C(advice): what to do. C(also): another category that it may have."""
-
-    category: str
-    label: str
-    advice: str
-    also: str | None = None
-
 
 KINDS: dict[str, Kind] = {
     # the VM as such
