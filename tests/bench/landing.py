@@ -20,6 +20,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -29,6 +30,7 @@ from ansible_collections.ferry.vmware.plugins.module_utils.vsphere.client import
 from tests.lab.vcenter import VCenter
 
 GIB = 1 << 30
+PLAIN, TRACKED = "bench", "tracked"
 #: One VM's disks into volumes that are there; stdin has the options of vm_disk_copy.
 OURS = """
 import json, sys
@@ -39,19 +41,23 @@ print(json.dumps([disk["bytes_written"] for disk in result["disks"]]))
 
 
 def model(folder: Path, disks: list[Path]) -> Path:
-    """A lab's model with one VM that is off."""
+    """A lab's model with two VMs that are off, of the same disks: one of them has changed block tracking."""
     path = folder / "model.json"
-    vm = {
-        "name": "bench",
-        "host": "esx1",
-        "datastore": "ds",
-        "power": "off",
-        "disks": [{"controller": "pvscsi", "unit": n, "path": str(raw)} for n, raw in enumerate(disks)],
-    }
+    vms = [
+        {
+            "name": name,
+            "host": "esx1",
+            "datastore": "ds",
+            "power": "off",
+            "cbt": name == TRACKED,
+            "disks": [{"controller": "pvscsi", "unit": n, "path": str(raw)} for n, raw in enumerate(disks)],
+        }
+        for name in (PLAIN, TRACKED)
+    ]
     datastores = [{"name": "ds", "type": "VMFS", "capacity": "1TiB", "hosts": ["esx1"]}]
     clusters = [{"name": "C0", "hosts": ["esx1"]}]
     path.write_text(
-        json.dumps({"datacenter": "DC0", "clusters": clusters, "networks": ["VM Network"], "datastores": datastores, "vms": [vm]})
+        json.dumps({"datacenter": "DC0", "clusters": clusters, "networks": ["VM Network"], "datastores": datastores, "vms": vms})
     )
     return path
 
@@ -103,7 +109,11 @@ class Landing:
         }
 
     def ours(self) -> float:
-        return self._measured("ours", self._copy)
+        return self._measured("ours", partial(self._copy, PLAIN))
+
+    def tracked(self) -> float:
+        """Ours, of a VM whose changed block tracking tells what is allocated."""
+        return self._measured("tracked", partial(self._copy, TRACKED))
 
     def theirs(self) -> float:
         return self._measured("theirs", self._export)
@@ -127,14 +137,14 @@ class Landing:
         finally:
             self._remove(server, made)
 
-    def _copy(self, made: list[str]) -> None:
+    def _copy(self, vm: str, made: list[str]) -> None:
         made += [self._volume(disk, {}) for disk in self.disks]
         for volume in made:
             volumes.wait_status(self.conn, volume, ("available",), timeout=120)
         pairs = [{"disk": f"Hard disk {n}", "dest": {"volume": v}, "format": "raw"} for n, v in enumerate(made, 1)]
         options = {"mode": "auto", "transport": "auto", "quiesce": "auto", "workers": 4, "chunk_size": 8 << 20, "verify": "full"}
         more = {"checksum": "none", "ledger": str(self.work), "patience": 60, "root_helper": "sudo", "take_over": False, "cloud": "lab"}
-        task = {**self.source, "vm": "bench", "disks": pairs, **options, **more}
+        task = {**self.source, "vm": vm, "disks": pairs, **options, **more}
         subprocess.run([sys.executable, "-c", OURS], input=json.dumps(task), env=self.env, check=True, capture_output=True, text=True)
 
     def _export(self, made: list[str]) -> None:

@@ -185,6 +185,45 @@ def test_a_hint_that_lies(lab: Lab) -> None:
     assert lab.equal("one")
 
 
+def test_of_a_vm_that_is_off_only_what_is_allocated_is_read(lab: Lab) -> None:
+    """Without a snapshot: its disks are asked for as they are."""
+    lab.track("large")
+    lab.power("large", False)
+    try:
+        row = lab.row("large", mode="full")
+        assert row["mode"] == "full" and 0 < row["bytes_read"] < row["capacity"] // 2
+        assert row["outside_checked"] > 0 and row["outside_wrong"] == 0
+        assert lab.equal("large")
+        assert not lab.row("large")["changed"]
+    finally:
+        lab.power("large", True)
+
+
+@pytest.mark.fault(
+    '"*" leaves allocated areas of a VM out that is off',
+    where="tracking",
+    ends="a sample of the rest is read: found, compared, and not believed again: equal",
+)
+def test_a_hint_that_lies_of_a_vm_that_is_off(lab: Lab) -> None:
+    lab.track("one")
+    for start in range(0, 24 << 20, 1 << 20):
+        lab.vcenter.write("one", 2000, start, b"data" * 128)
+    lab.vcenter.switch("cbt_star_miss", f"0-{24 << 20}")
+    lab.power("one", False)
+    try:
+        row = lab.row("one")
+        assert row["mode"] == "compare" and row["outside_wrong"] > 0
+        assert lab.equal("one")
+        lab.power("one", True)
+        lab.vcenter.write("one", 2000, 3 << 20, b"more" * 128)
+        lab.power("one", False)
+        row = lab.row("one")
+        assert row["bytes_read"] >= row["capacity"]
+        assert lab.equal("one")
+    finally:
+        lab.power("one", True)
+
+
 @pytest.mark.fault("the VM is reverted to a snapshot between two copies", where="tracking", ends="the whole disk is compared: equal")
 @pytest.mark.parametrize("how", ["new", "keep", "lower"])
 def test_a_revert(lab: Lab, how: str) -> None:

@@ -341,6 +341,19 @@ def test_it_only_reads_and_calls_do_not_grow_with_the_wave(lab: Site) -> None:
     assert state() == before
 
 
+def test_vms_are_found_by_moref_with_as_many_calls_for_all_as_for_one(lab: Site) -> None:
+    with client.connect(lab.params) as session:
+        morefs = [vm["moref"] for vm in guest.facts_of(session, list(CASES))]
+        counts = []
+        for wave in (morefs[:1], morefs):
+            lab.lab.clear()
+            assert [vm["moref"] for vm in guest.facts_of(session, wave)] == wave
+            counts.append(sum(lab.lab.get("/stats")["methods"].values()))
+        with pytest.raises(BadInput, match="vm-999999"):
+            guest.facts_of(session, [*morefs, "vm-999999"])
+    assert len(morefs) > 10 and counts[0] == counts[1]
+
+
 @pytest.mark.fault("the session ends", "precheck", "logged in again, the same concerns")
 @pytest.mark.parametrize("at", ["RetrievePropertiesEx", "HasPrivilegeOnEntities", "QueryDateTime"])
 def test_a_session_that_ends(lab: Site, at: str) -> None:

@@ -140,7 +140,7 @@ class Job:
         self.fresh = False
         #: Whether a pass of changes alone found none.
         self.idle = False
-        #: Whether areas of C(*) say what is allocated, in this pass.
+        #: What C(*) says is allocated, in this pass; set beforehand by who has it without tracking.
         self.hint: Callable[[], Any] | None = None
         #: Whether it has left anything out.
         self.narrowed = False

@@ -56,7 +56,9 @@ def prepare(job: Job) -> bool:
     _begin(job, mode, how, reason, target)
     # Asked when the sink was opened: true only for as long as nobody has written by way of this ledger.
     job.fresh = another and job.sink.reads_zero
-    if tracking is not None and not tracking.distrust and not ledger.fact("missed"):
+    if ledger.fact("missed"):
+        job.hint = None
+    elif tracking is not None and not tracking.distrust:
         job.hint = tracking.allocated
     job.result.change_id = None
     return True

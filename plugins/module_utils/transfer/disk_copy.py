@@ -26,13 +26,13 @@ from ..errors import BadInput, FerryError
 from ..long_task import progress_from
 from ..vsphere import client as vsphere_client
 from ..vsphere import find, guest
+from . import lasting, throughput, ways
 from . import moment as moments
-from . import throughput, ways
 from .image_copy import ImageCopy
 from .moment import Moment, frozen
-from .opener import Opener, open_file, open_nbd
+from .opener import Opener, lacks_nbd, open_file, open_nbd
 from .predict import already, plain_sha256, predict
-from .targets import Target, Targets, state_of
+from .targets import Target, Targets, state_dir, state_of
 from .wanted import Wanted, naming, of_source, of_vm
 
 #: Share (percent) of the chunks outside the changed areas that the last copy of a VM compares, unless it is told otherwise.
@@ -53,6 +53,7 @@ def run(params: Mapping[str, Any], *, check: bool = False) -> dict[str, Any]:
             progress.install_signals()
         vm: dict[str, Any] | None = None
         try:
+            lasting.insist(state_dir(params.get("ledger")))
             if not params.get("vm"):
                 return _FileCopy(params, stack, progress).run(of_source(params["source"], params["disks"]), check)
             session = vsphere_client.connect(params)
@@ -247,10 +248,14 @@ class _VmCopy(_Copy):
         left: list[tuple[Wanted, ways.Way, Mapping[str, str]]] = []
         images: list[ImageCopy] = []
         as_it_is: dict[str, Source] = {}
+        remarks: list[str] = []
         for w in wanted:
             with naming(w):
                 disk = _facts(w)
-                way = ways.choose(self.params["transport"], disk, nbd=bool(w.nbd or self.params.get("vddk")))
+                nbd = bool(w.nbd or self.params.get("vddk"))
+                way = ways.choose(self.params["transport"], disk, nbd=nbd, lacks=partial(lacks_nbd, vddk=not w.nbd))
+                if way.remark:
+                    remarks.append(f"{w.label}: {way.remark}")
                 image = self._image(w, way, self.vm)
                 known, status = self.targets.said_by_volume(w)
                 row = None
@@ -270,7 +275,6 @@ class _VmCopy(_Copy):
                     images.append(image)
                 else:
                     left.append((w, way, known))
-        remarks: list[str] = []
         if left and check:
             for w, way, _said in left:
                 with naming(w):
@@ -279,7 +283,7 @@ class _VmCopy(_Copy):
         elif left or images:
             targets = self.targets.open_all([(w, said) for w, _way, said in left])
             opened = [(target, way) for target, (_w, way, _said) in zip(targets, left, strict=True)]
-            remarks = self._copy_all(opened, images, as_it_is, rows)
+            remarks += self._copy_all(opened, images, as_it_is, rows)
         found = [rows[w.key] for w in wanted]
         return {"changed": any(r["changed"] for r in found), "disks": found, "remarks": remarks}
 
@@ -313,6 +317,8 @@ class _VmCopy(_Copy):
             for target, way in opened:
                 source = as_it_is.get(target.wanted.key) or self.opener.open(way, target.wanted, _facts(target.wanted), None)
                 jobs.append(self._task(target, source, None, way))
+                if self.vm["change_tracking"]:
+                    jobs[-1].job.hint = self._as_it_is().allocated(_facts(target.wanted))
             done_rows = self._copy(jobs)
             sent = self._send_all(images, lambda w, way: as_it_is.get(w.key) or self.opener.open(way, w, _facts(w), None), done_rows, rows)
             stayed = self._off_still()
@@ -389,6 +395,12 @@ class _VmCopy(_Copy):
                     raise
                 sent.append((image, source))
         return sent
+
+    def _as_it_is(self) -> Moment:
+        """The VM that is off, without a snapshot of ours."""
+        found = Moment(self.session, self.ref, self.vm, None, ())
+        found.bad_builds, found.stop = self.params.get("bad_builds") or (), self.progress.check
+        return found
 
     def _source_at(self, moment: Moment, w: Wanted, way: ways.Way) -> Source:
         return self.opener.open(way, w, self._disk_at(moment, w), moment)

@@ -109,7 +109,6 @@ class Moment:
         snapshot = self.snapshot
         if snapshot is None or not disk.change_id:
             return None
-        build = self._host()
         reason = self.bad_build(disk) or distrusted or _older(snapshot.created, taken)
         if reason is None and taken is not None:
             reason = steadily(lambda: changes.reverted_since(self.session, self.ref, taken), stop=self.stop)
@@ -117,9 +116,16 @@ class Moment:
         def areas(since: str) -> Iterator[tuple[int, int]]:
             return changes.changed_areas(self.session, self.ref, snapshot, disk.key, since, disk.capacity, stop=self.stop)
 
-        # "*" is what is allocated only where nobody else's snapshot is there.
-        hint = len(disk.chain) == 1 and not self.foreign and changes.star_distrust(disk, build=build, bad_builds=self.bad_builds) is None
-        return Tracking(disk.change_id, areas, (lambda: areas(changes.EVERYTHING)) if hint else None, reason)
+        return Tracking(disk.change_id, areas, self.allocated(disk), reason)
+
+    def allocated(self, disk: VmDisk) -> Callable[[], Iterator[tuple[int, int]]] | None:
+        """Gives the areas that "*" names: what is allocated. None where it is not even a hint of that: other snapshots are there."""
+        if len(disk.chain) > 1 or self.foreign:
+            return None
+        if changes.star_distrust(disk, build=self._host(), bad_builds=self.bad_builds) is not None:
+            return None
+        args = (self.session, self.ref, self.snapshot, disk.key, changes.EVERYTHING, disk.capacity)
+        return lambda: changes.changed_areas(*args, stop=self.stop)
 
 
 def _older(created: str | None, taken: str | None) -> str | None:

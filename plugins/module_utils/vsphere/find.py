@@ -41,6 +41,7 @@ class Names:
     """All names there are, MoRefs by name; read at most once for a whole list of VMs."""
 
     by_name: dict[str, list[str]]
+    morefs: frozenset[str] = frozenset()
 
     def matches(self, wanted: str) -> list[str]:
         return self.by_name.get(wanted, [])
@@ -58,7 +59,7 @@ def _read_names(session: Session) -> Names:
     by_name: dict[str, list[str]] = {}
     for row in of_view(session, {"VirtualMachine": ("name",)}, step="find the VM"):
         by_name.setdefault(shown(str(row.props.get("name", ""))), []).append(row.moref)
-    return Names(by_name)
+    return Names(by_name, frozenset(m for found in by_name.values() for m in found))
 
 
 def _candidates(session: Session, wanted: str, names: list[Names]) -> list[str]:
@@ -82,11 +83,8 @@ def _candidates(session: Session, wanted: str, names: list[Names]) -> list[str]:
         if ref is not None and ref._wsdlName == "VirtualMachine":
             return [str(ref._moId)]
     if MOREF.match(wanted):
-        # the same word may be another VM's name: both are found, so that the wrong one is never taken
-        found = [
-            r.moref
-            for r in of_objects(session, [session.managed("VirtualMachine", wanted)], {"VirtualMachine": ("name",)}, step="find the VM")
-        ]
+        # The same word may be another VM's name: both are found, so that the wrong one is never taken. That list has the MoRefs, too.
+        found = [wanted] if wanted in all_names().morefs else []
     found += all_names().matches(wanted)
     if not found and "/" in wanted.strip("/"):
         found = _below_folders(session, wanted, all_names())
