@@ -50,6 +50,7 @@ def assert_equal(site: WarmSite, vm: str, log: Path | None = None) -> None:
             assert found == site.expected(index, log), (vm, key)
 
 
+@pytest.mark.long  # make test has the same, into volumes and to a server, in test_warm_migrate
 def test_cycles_until_it_fits_then_the_cutover(site: WarmSite) -> None:
     vm = "gentle 在庫"
     with site.writer(vm, rate=2) as log:

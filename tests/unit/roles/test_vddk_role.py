@@ -129,6 +129,7 @@ def test_unpacked_once_to_a_folder_of_its_version(play: Play, tmp_path: Path) ->
     assert sorted(p.name for p in (tmp_path / "opt").iterdir()) == [VERSION, "current"]
 
 
+@pytest.mark.long
 def test_another_tarball_is_refused(play: Play, tmp_path: Path) -> None:
     path = tarball(tmp_path, library=False)
     for checksum, words in (

@@ -33,9 +33,7 @@ OURS = ("streamOptimized", "monolithicSparse", "monolithicFlat", "twoGbMaxExtent
 THEIRS = OURS[:-1]
 ODD = GRAIN * 512 + 777 * SECTOR
 #: The formats whose own limits a large disk meets; make test-unit-long has all.
-LARGE = [
-    f if f in ("streamOptimized", "monolithicSparse", "twoGbMaxExtentSparse") else pytest.param(f, marks=pytest.mark.long) for f in OURS
-]
+LARGE = [f if f == "streamOptimized" else pytest.param(f, marks=pytest.mark.long) for f in OURS]
 HUGE = [f if not f.startswith("twoGb") else pytest.param(f, marks=pytest.mark.long) for f in OURS]
 CASES = [
     (SECTOR, "empty"),
