@@ -85,8 +85,8 @@ test-lab: venv stage ## Tests against the running lab (make lab first)
 # vCenter of their own need no lab that runs.
 lab_tests = $(addprefix tests/lab_tests/,$(sort $(notdir $(wildcard $(addprefix tests/lab_tests/test_,$(1))))))
 VCLOUD_TESTS := $(call lab_tests,vcloud_*.py)
-OWN_TESTS := $(call lab_tests,cbt.py copy_faults.py copy_running.py copy_storm.py doctor.py events*.py failover*.py hooks_source.py machine_register.py moves_*.py \
-  placement_plays.py policy.py precheck_source.py snapshots.py source_restore.py sources.py vcenter_*.py vm_move.py vm_placement.py warm.py)
+OWN_TESTS := $(call lab_tests,awx_*.py cbt.py copy_faults.py copy_running.py copy_storm.py doctor.py events*.py failover*.py hooks_source.py machine_register.py moves_*.py \
+  placement_plays.py policy.py precheck_source.py quick_start.py sessions.py slices.py snapshots.py source_restore.py sources.py vcenter_*.py vm_move.py vm_placement.py warm.py)
 .PHONY: test-lab-others test-lab-vcloud test-lab-vcenter
 test-lab-others: venv stage
 	@$(STEP) lab-tests tools/with_lab.sh env -C $(STAGE) PYTHONPATH=$(COLLECTIONS):$(STAGE) $(BIN)/python -m pytest \
@@ -105,6 +105,14 @@ test-kubernetes: venv collections stage ## What drives MTV and Harvester, agains
 	@$(STEP) kubernetes env -C $(STAGE) PYTHONPATH=$(COLLECTIONS):$(STAGE) $(BIN)/python -m pytest \
 	  $(if $(findstring tests/,$(ARGS)),,tests/kubernetes) $(ARGS)
 
+.PHONY: test-kubernetes-short
+test-kubernetes-short: venv collections stage ## The short ones of them: make test runs these where the API server has been built
+	@$(STEP) kubernetes env -C $(STAGE) PYTHONPATH=$(COLLECTIONS):$(STAGE) $(BIN)/python -m pytest tests/kubernetes -m 'not long' $(ARGS)
+
+.PHONY: build-kubernetes
+build-kubernetes: venv ## Build the API server that these need: minutes and 2 GB of memory, once
+	@$(STEP) build-kubernetes $(BIN)/python -m tests.lab build kubernetes
+
 .PHONY: test-long
 test-long: venv stage ## Those of the lab's tests that take minutes: warm migrations with real waits (make lab first)
 	@$(STEP) lab-long tools/with_lab.sh env -C $(STAGE) PYTHONPATH=$(COLLECTIONS):$(STAGE) $(BIN)/python -m pytest -m long \
@@ -114,6 +122,11 @@ test-long: venv stage ## Those of the lab's tests that take minutes: warm migrat
 test-boot: need-boot venv collections venv-libvirt stage ## Migrate guests that boot, and see them boot under libvirt, in a lab of its own: minutes
 	@$(STEP) boot env FERRY_LAB_BASE=$${FERRY_BOOT_LAB_BASE:-21700} FERRY_LAB_DIR=$(TOP)/build/lab-boot tools/boot_tests.sh $(STAGE) $(ARGS)
 
+.PHONY: test-guest
+test-guest: need-guest venv collections venv-libvirt stage ## Migrate a Debian guest that needs converting, and see it boot: a quarter of an hour
+	@$(STEP) guest env FERRY_LAB_BASE=$${FERRY_GUEST_LAB_BASE:-21900} FERRY_LAB_DIR=$(TOP)/build/lab-guest tools/boot_tests.sh $(STAGE) \
+	  tests/lab_tests/test_guest_convert.py tests/lab_tests/test_guest_windows.py $(ARGS)
+
 .PHONY: test-demo
 test-demo: need-lab venv collections venv-openstack stage ## make demo from nothing, twice, and demo-clean; it ends the demo's lab
 	@$(STEP) demo env FERRY_CHECKOUT=$(TOP) $(BIN)/python -m pytest tests/demo $(ARGS)
@@ -122,9 +135,16 @@ test-demo: need-lab venv collections venv-openstack stage ## make demo from noth
 test-integration: venv collections stage ## ansible-test integration against the running lab (ARGS=target for one)
 	@$(STEP) integration tools/with_lab.sh tools/integration.sh $(ARGS)
 
-.PHONY: test-molecule
-test-molecule: venv collections stage ## Molecule's scenario for the roles
+.PHONY: test-molecule test-molecule-all
+test-molecule: venv collections stage ## Molecule's scenario without a lab; ARGS='-s warm' for another: warm, vcd, vmdk_import, failover
 	@$(STEP) molecule env -C $(STAGE)/extensions PATH=$(BIN):$$PATH sh -c "molecule reset && molecule test $(ARGS)"
+
+test-molecule-all: need-lab venv collections venv-openstack stage ## All of Molecule's scenarios, each on a lab of its own: five minutes
+	@$(STEP) molecule-all env -C $(STAGE)/extensions PATH=$(BIN):$$PATH molecule test --all $(ARGS)
+
+.PHONY: test-cores
+test-cores: venv collections dist ## The archive on ansible-core 2.17, 2.18, 2.19: unit tests, and playbooks on a lab's vCenter (CORES='2.17' for one)
+	@$(STEP) cores tools/core_tests.sh $${CORES:-2.17 2.18 2.19}
 
 UNSHIPPED := tests/demo tests/kubernetes tests/lab tests/lab_tests tests/bench tools demo
 .PHONY: sanity
@@ -138,7 +158,7 @@ galaxy-importer: build ## What Galaxy would say to the built collection
 # ---------------------------------------------------------------------------------------------------------------------
 ##@ Lint
 
-LINTS := lint-ruff lint-format lint-types lint-layers lint-yaml lint-shell lint-go lint-docs lint-ansible
+LINTS := lint-ruff lint-format lint-types lint-layers lint-yaml lint-shell lint-go lint-docs lint-ansible lint-licences
 .PHONY: lint $(LINTS)
 lint: $(LINTS) ## All of these
 
@@ -163,6 +183,9 @@ lint-shell: need-lint ## Shell scripts: shellcheck
 
 lint-go: venv ## The lab's Go program: gofmt, go vet
 	@$(STEP) go tools/go_lint.sh
+
+lint-licences: venv ## Copyright and licence of every file: REUSE
+	@$(STEP) reuse $(BIN)/reuse lint --lines
 
 lint-docs: venv collections stage ## Documentation of modules, plugins and roles: antsibull-docs
 	@$(STEP) plugin-docs env -C $(STAGE) NO_COLOR=1 PATH=$(BIN):$$PATH antsibull-docs lint-collection-docs --plugin-docs \
@@ -208,7 +231,7 @@ lab-down: venv ## Stop it
 
 BENCHES := $(sort $(patsubst tests/bench/bench_%.py,bench-%,$(wildcard tests/bench/bench_*.py)))
 .PHONY: bench $(BENCHES)
-bench: $(BENCHES) ## Measure everything; bench-inventory, bench-vmdk ... one of them
+bench: $(filter-out bench-scale,$(BENCHES)) ## Measure everything but bench-scale; bench-inventory, bench-vmdk ... one of them
 $(BENCHES): bench-%: need-lab venv collections venv-openstack stage
 	@mkdir -p build/bench
 	@PYTHONPATH=$(COLLECTIONS):$(TOP) $(BIN)/python -m tests.bench.bench_$* $(ARGS)
@@ -235,12 +258,18 @@ docs-precheck: venv stage ## The tables of concerns in the guide, from the catal
 	  tests/unit/plugins/module_utils/vsphere/test_precheck_docs.py
 
 .PHONY: build
-build: venv stage ## The collection's archive, in build/dist
-	@$(STEP) build tools/build.sh
+build: dist
+.PHONY: dist
+dist: venv ## The collection's archive, in build/dist, from a clean stage: the same tree gives the same bytes
+	@$(STEP) dist tools/build.sh
+
+.PHONY: ee
+ee: venv dist ## The execution environment with that archive (podman or docker)
+	@$(STEP) ee $(BIN)/python tools/ee.py $(ARGS)
 
 .PHONY: changelog
-changelog: venv ## Write CHANGELOG.rst from the fragments, for the version in galaxy.yml
-	@PATH=$(BIN):$$PATH antsibull-changelog release --update-existing --reload-plugins
+changelog: venv collections stage ## Write CHANGELOG.rst from the fragments, for the version in galaxy.yml
+	@tools/changelog.sh
 
 .PHONY: lock
 lock: uv ## Write requirements/dev.lock anew from requirements/dev.txt (UPGRADE=--upgrade for newer versions)
@@ -275,12 +304,14 @@ collections: need-install
 stage:
 	@tools/stage.sh >/dev/null
 
-.PHONY: need-install need-openstack need-libvirt need-disks need-lint need-lab need-test need-boot
+.PHONY: need-install need-openstack need-libvirt need-disks need-lint need-lab need-test need-guest need-boot
 need-install need-openstack need-libvirt need-disks need-lint:
 	@$(PYTHON) tools/require_system.py $(@:need-%=%)
 need-lab:
 	@$(PYTHON) tools/require_system.py install openstack disks
 need-boot:
 	@$(PYTHON) tools/require_system.py install openstack libvirt disks guest
+need-guest:
+	@$(PYTHON) tools/require_system.py install openstack libvirt disks convert
 need-test:
 	@$(PYTHON) tools/require_system.py install openstack disks nbd tests lint

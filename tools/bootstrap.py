@@ -32,7 +32,7 @@ UV_VERSION = "0.13.9"
 #: Releases of Python for which the versions in requirements/dev.lock exist.
 PYTHONS = ((3, 11), (3, 13))
 #: Galaxy is out of reach of many machines; PyPI's "ansible" carries the same collections.
-COLLECTIONS = ("openstack/cloud", "vmware/vmware", "kubernetes/core")
+COLLECTIONS = ("openstack/cloud", "vmware/vmware", "kubernetes/core", "awx/awx")
 
 
 class Failed(Exception):

@@ -17,8 +17,15 @@ cat >>conf.py <<'END'
 
 intersphinx_mapping = {}
 suppress_warnings = ["ref.ref"]
+html_static_path = ["static"]
+html_css_files = ["ferry.css"]
 END
+mkdir static
+cp "$top"/docs/docsite/static/ferry.css static/
 chmod og-w rst # antsibull-docs wants it so
 antsibull-docs --config-file antsibull-docs.cfg collection --cleanup everything --use-current --fail-on-error --dest-dir rst ferry.vmware
+# antsibull-docs takes the guides' pages, and not what they show.
+mkdir -p rst/collections/ferry/vmware/docsite/images
+cp "$top"/docs/docsite/rst/images/*.svg rst/collections/ferry/vmware/docsite/images/
 sphinx-build -M html rst . -c . -W --keep-going -q
 ls "$PWD/html/index.html"

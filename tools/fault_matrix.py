@@ -40,6 +40,8 @@ WHERE = (
     "Glance",
     "OpenStack",
     "Kubernetes",
+    "AWX",
+    "guest",
 )
 
 

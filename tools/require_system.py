@@ -81,6 +81,17 @@ GROUPS: dict[str, tuple[Need, ...]] = {
         Need("grub-pc-bin", "GRUB for BIOS", lambda: Path("/usr/lib/grub/i386-pc/boot.img").exists()),
         Need("grub-efi-amd64-bin", "GRUB for UEFI", lambda: Path("/usr/lib/grub/x86_64-efi/normal.mod").exists()),
     ),
+    "convert": (
+        Need("virt-v2v", "virt-v2v-in-place, which converts guests", program("virt-v2v-in-place")),
+        Need("libguestfs-tools", "guestfish, which looks into guests' disks", program("guestfish")),
+        Need("mmdebstrap", "mmdebstrap, which makes a Debian guest", program("mmdebstrap")),
+        Need("libwin-hivex-perl", "hivexregedit, which makes the registry of what looks like Windows", program("hivexregedit")),
+        Need(
+            "linux-image-cloud-amd64",
+            "a kernel for libguestfs' appliance",
+            lambda: any(Path("/boot").glob("vmlinuz-*")) and any(Path("/lib/modules").glob("*")),
+        ),
+    ),
     "disks": (
         Need("e2fsprogs", "ext4 file systems for the lab's disks", program("mkfs.ext4", "debugfs")),
         Need("xfsprogs", "xfs file systems for the lab's disks", program("mkfs.xfs", "xfs_db")),

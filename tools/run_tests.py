@@ -24,6 +24,8 @@ TOP = Path(__file__).resolve().parent.parent
 LOGS = TOP / "build" / "logs"
 QUICK = ("lint", "test-unit")
 SLOW = ("sanity", "test-slow", "test-molecule", "test-lab-vcloud", "test-lab-vcenter")
+#: Only where its API server has been built (make build-kubernetes), which takes minutes.
+KUBERNETES = "test-kubernetes-short"
 WITH_LAB = ("test-lab-others", "test-integration")
 PYTEST_LOGS = ("unit", "unit-slow", "lab-tests", "lab-vcloud", "lab-vcenter")
 CLOSING = re.compile(r"^=+ (.*\bpassed\b.*|.*\bfailed\b.*|.*\berrors?\b.*) =+$")
@@ -69,6 +71,12 @@ class Lab:
             subprocess.run(self.call("down"), cwd=TOP, env=os.environ | self.env, stdout=out, stderr=out, check=False)
 
 
+def kubernetes_is_built() -> bool:
+    """Whether the lab's API server is there."""
+    asked = "import sys; from tests.lab.kubernetes import programs; sys.exit(not all(p.exists() for p in programs().values()))"
+    return subprocess.run([str(TOP / "build" / "venv" / "bin" / "python"), "-c", asked], cwd=TOP, check=False).returncode == 0
+
+
 def closing(log: str) -> str:
     """The last line of pytest in a log."""
     try:
@@ -84,7 +92,9 @@ def main() -> int:
     signal.signal(signal.SIGINT, signal.default_int_handler)
     began = time.monotonic()
     LOGS.mkdir(parents=True, exist_ok=True)
-    for log in PYTEST_LOGS:
+    built = kubernetes_is_built()
+    slow, logs = ((*SLOW, KUBERNETES), (*PYTEST_LOGS, "kubernetes")) if built else (SLOW, PYTEST_LOGS)
+    for log in logs:
         (LOGS / f"{log}.log").unlink(missing_ok=True)
     lab, failed = Lab(), 0
     try:
@@ -95,11 +105,11 @@ def main() -> int:
         if not failed:
             # The lab's tests wait for servers half of their time: the other slow ones, and those of vCloud, fit beside them.
             with ThreadPoolExecutor() as pool:
-                failed = max(pool.map(lambda step: step(), (lambda: make(*WITH_LAB, lab=lab.env), lambda: make(*SLOW, lab=lab.env))))
+                failed = max(pool.map(lambda step: step(), (lambda: make(*WITH_LAB, lab=lab.env), lambda: make(*slow, lab=lab.env))))
     finally:
         lab.stop()
     print(f"\n{'FAILED' if failed else 'All passed'} after {time.monotonic() - began:.0f} s. The logs are in build/logs.")
-    for log in PYTEST_LOGS:
+    for log in logs:
         print(f"{log}:\n{closing(log)}")
     return 1 if failed else 0
 

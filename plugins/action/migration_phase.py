@@ -15,7 +15,7 @@ from ansible.plugins.action import ActionBase
 from ansible_collections.ferry.vmware.plugins.plugin_utils.report.live import Live
 from ansible_collections.ferry.vmware.plugins.plugin_utils.report.model import plain
 
-PHASES = ("precheck", "plan", "prepare", "precopy", "copy", "cutover", "verify", "land", "ready", "note")
+PHASES = ("precheck", "plan", "prepare", "precopy", "copy", "cutover", "verify", "convert", "land", "ready", "note")
 STATES = ("begin", "end", "failed")
 
 

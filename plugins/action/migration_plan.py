@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ansible.errors import AnsibleActionFail
+from ansible.module_utils.parsing.convert_bool import boolean
 from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
 
@@ -31,7 +32,7 @@ SHOWN = 20
 class ActionModule(ActionBase):
     TRANSFERS_FILES = False
     _VALID_ARGS = frozenset(
-        (*LISTS, "machines", "usage", "precheck", "landing", "forks", "title", "html", "json", "hold_to", "on_drift", "language")
+        (*LISTS, "machines", "usage", "precheck", "landing", "forks", "title", "html", "json", "hold_to", "on_drift", "part", "language")
     )
     _requires_connection = False
     _supports_check_mode = True
@@ -95,7 +96,7 @@ class ActionModule(ActionBase):
             return [], []
         path = _path(args["hold_to"])
         saved = drift.load(path)
-        differs = [d.as_dict() for d in drift.compare(saved, found)]
+        differs = [d.as_dict() for d in drift.compare(saved, found, boolean(args.get("part") or False, strict=False))]
         newer = drift.newer_sources(saved, [str(s) for s in task_vars.get("ansible_inventory_sources") or ()])
         if newer and on_drift == "stop":
             raise BadInput(

@@ -7,13 +7,14 @@
 from __future__ import annotations
 
 import datetime
+import os
 from typing import Any
 
 from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
 
-from ansible_collections.ferry.vmware.plugins.plugin_utils.report import closing, model, page, table
+from ansible_collections.ferry.vmware.plugins.plugin_utils.report import closing, merge, model, page, table
 from ansible_collections.ferry.vmware.plugins.plugin_utils.report.labels import LANGUAGES
 from ansible_collections.ferry.vmware.plugins.plugin_utils.report.live import page_of
 
@@ -22,7 +23,7 @@ display = Display()
 
 class ActionModule(ActionBase):
     TRANSFERS_FILES = False
-    _VALID_ARGS = frozenset(("results", "title", "html", "json", "concerns", "language"))
+    _VALID_ARGS = frozenset(("results", "slices", "title", "html", "json", "concerns", "language"))
     _requires_connection = False
     _supports_check_mode = True
     _supports_async = False
@@ -30,10 +31,12 @@ class ActionModule(ActionBase):
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         result: dict[str, Any] = super().run(None, task_vars)
         args = self._task.args
-        if args.get("results") is None:
-            raise AnsibleActionFail("missing required arguments: results")
+        given = [name for name in ("results", "slices") if args.get(name) is not None]
+        if len(given) != 1:
+            raise AnsibleActionFail("one of the following is required, and not both: results, slices")
         title = model.text(args.get("title")) or "Migration report"
-        results = model.plain(args["results"])
+        merged = merge.merge(_paths(args["slices"])) if given == ["slices"] else None
+        results = merged.results if merged is not None else model.plain(args["results"])
         try:
             vms = model.vms_of(results)
         except ValueError as e:
@@ -46,7 +49,11 @@ class ActionModule(ActionBase):
         written: dict[str, str] = {}
         warnings: list[str] = []
         story = closing.Story(vms)
-        if args.get("html") and not self._task.check_mode:
+        if merged is not None:
+            story.entries, story.attempts = merged.entries(vms, now.timestamp())
+            warnings += merged.warnings
+            result["unfinished"] = merged.unfinished
+        elif args.get("html") and not self._task.check_mode:
             story, said = closing.story(page_of(args["html"]), vms, results, task_vars or {}, now.timestamp())
             warnings += said
         concerns = model.concerns_of(model.plain(args.get("concerns")))
@@ -73,3 +80,11 @@ class ActionModule(ActionBase):
         if warnings:
             result["warnings"] = warnings
         return result
+
+
+def _paths(value: Any) -> list[str]:
+    """The paths of the slices' reports."""
+    plain = model.plain(value)
+    if not isinstance(plain, list) or not plain or not all(isinstance(p, str) and p for p in plain):
+        raise AnsibleActionFail("slices must be a list of paths, and not empty: no slice has left a report")
+    return [os.path.abspath(os.path.expanduser(p)) for p in plain]

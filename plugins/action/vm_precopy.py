@@ -102,6 +102,7 @@ PASSING = (
     "server",
     "snapshot_gone",
     "source",
+    "taken",
     "task",
     "timeout",
     "unreachable",

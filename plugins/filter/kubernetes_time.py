@@ -7,7 +7,7 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 name: kubernetes_time
 short_description: A point in time as Kubernetes wants it
-version_added: 0.1.0
+version_added: 1.0.0
 author:
   - ferry.vmware contributors (@ferry-vmware)
 description:

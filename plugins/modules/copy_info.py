@@ -8,7 +8,7 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 module: copy_info
 short_description: Tell what a conversion host has measured, may take, and has copied
-version_added: 0.1.0
+version_added: 1.0.0
 author:
   - ferry.vmware contributors (@ferry-vmware)
 description:
@@ -26,6 +26,12 @@ options:
       - Instance UUIDs of the VMs whose ledgers are told of, by default all.
     type: list
     elements: str
+  must_last:
+    description:
+      - Fail where the folder is thrown away with this job, because it is in the own files of an execution environment's container.
+        M(ferry.vmware.vm_disk_copy) fails there in any case. Asked beforehand, nothing has been touched yet.
+    type: bool
+    default: false
   migrations:
     description:
       - Migrations that went over this machine, as the role P(ferry.vmware.migrate#role) keeps them in C(migrate_result), with C(phases) (each with
@@ -132,17 +138,20 @@ remarks:
 from typing import Any
 
 from ansible_collections.ferry.vmware.plugins.module_utils import edge
-from ansible_collections.ferry.vmware.plugins.module_utils.transfer import kept, throughput
+from ansible_collections.ferry.vmware.plugins.module_utils.transfer import kept, lasting, targets, throughput
 
 SPEC: dict[str, Any] = {
     "ledger": {"type": "path"},
     "sources": {"type": "list", "elements": "str"},
+    "must_last": {"type": "bool", "default": False},
     "migrations": {"type": "list", "elements": "dict", "default": []},
 }
 
 
 def work(call: edge.Call) -> dict[str, Any]:
     p = call.params
+    if p["must_last"]:
+        lasting.insist(targets.state_dir(p["ledger"]))
     if p["migrations"] and not call.check:
         throughput.note_steps(
             throughput.place(p["ledger"]), [step for migration in p["migrations"] for step in throughput.steps_of(migration)]

@@ -8,7 +8,7 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 module: host_failover
 short_description: Start the VMs of a dead ESXi host elsewhere
-version_added: 0.1.0
+version_added: 1.0.0
 author:
   - ferry.vmware contributors (@ferry-vmware)
 description:

@@ -8,7 +8,7 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 module: landing_plan
 short_description: Plan what a wave of virtual machines becomes in OpenStack
-version_added: 0.1.0
+version_added: 1.0.0
 author:
   - ferry.vmware contributors (@ferry-vmware)
 description:
@@ -195,6 +195,8 @@ vms:
           that Nova gives it, and the C(serial) that the guest sees (the volume's ID).
         - C(expect) is what it has to be by its type (C(encrypted), C(multiattach)), C(replace) the ID of a volume in error that holds
           nothing and is to be removed first.
+        - C(guest) is C(ready) where the volume says which hardware its guest needs since it was looked into (M(ferry.vmware.vm_guest_convert)), C(committing)
+          where a conversion was killed while it was written down.
       type: list
       elements: dict
     ports:

@@ -8,7 +8,7 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 module: landing_undo
 short_description: Stop or remove what a migration has made of a VM in OpenStack
-version_added: 0.1.0
+version_added: 1.0.0
 author:
   - ferry.vmware contributors (@ferry-vmware)
 description:

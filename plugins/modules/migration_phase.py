@@ -8,7 +8,7 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 module: migration_phase
 short_description: Tell the live report what a VM is at
-version_added: 0.1.0
+version_added: 1.0.0
 author:
   - ferry.vmware contributors (@ferry-vmware)
 description:
@@ -23,7 +23,7 @@ options:
       - What begins, ends or has failed. A phase that begins ends the one before.
       - With O(state=end) and O(state=failed) it may be left out; then it is the phase that lasts, whichever it is.
     type: str
-    choices: [precheck, plan, prepare, precopy, copy, cutover, verify, land, ready, note]
+    choices: [precheck, plan, prepare, precopy, copy, cutover, verify, convert, land, ready, note]
   state:
     description: Whether it begins, has ended or has failed.
     type: str

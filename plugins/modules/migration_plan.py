@@ -8,7 +8,7 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 module: migration_plan
 short_description: Tell beforehand how a migration will go
-version_added: 0.1.0
+version_added: 1.0.0
 author:
   - ferry.vmware contributors (@ferry-vmware)
 description:
@@ -85,6 +85,11 @@ options:
     type: str
     choices: [stop, warn]
     default: stop
+  part:
+    description:
+      - Whether O(hosts) are a part of the planned wave only, such as a slice of a job in AWX. VMs that are not among them are not missed then.
+    type: bool
+    default: false
   language:
     description: Language of the page.
     type: str

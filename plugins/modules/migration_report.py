@@ -8,7 +8,7 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 module: migration_report
 short_description: Tell how a migration went
-version_added: 0.1.0
+version_added: 1.0.0
 author:
   - ferry.vmware contributors (@ferry-vmware)
 description:
@@ -24,9 +24,9 @@ options:
     description:
       - One entry per VM, as the role P(ferry.vmware.migrate#role) keeps it in C(migrate_result).
       - Further keys of an entry and of its disks are taken over into the JSON file as they are.
+      - Either this or O(slices) is required.
     type: list
     elements: dict
-    required: true
     suboptions:
       name:
         description: Name of the VM.
@@ -75,6 +75,14 @@ options:
         description: What went wrong, a text each, or a dictionary as the modules return it in C(failure).
         type: list
         elements: raw
+  slices:
+    description:
+      - Reports to make one of, instead of O(results), paths on the controller. Each is a JSON file that this module has written, the folder
+        C(.d) beside a page, or a folder with such files and folders.
+      - Of a VM that is in several, the last word counts. A run that found it V(unchanged) does not hide the one that moved it.
+      - What cannot be read is a warning.
+    type: list
+    elements: path
   title:
     description: What stands above the report.
     type: str
@@ -127,6 +135,14 @@ EXAMPLES = r"""
     json: reports/wave3.json
   run_once: true
   delegate_to: localhost
+
+- name: Make one report of those of the slices
+  ferry.vmware.migration_report:
+    title: Wave 3, databases
+    slices: [/srv/reports/wave3]
+    html: /srv/reports/wave3.html
+  run_once: true
+  delegate_to: localhost
 """
 
 RETURN = r"""
@@ -176,6 +192,12 @@ totals:
     seconds: 21.4
     repaired: 0
     states: {migrated: 2, precopied: 0, mended: 0, rolled_back: 0, unchanged: 0, failed: 0}
+unfinished:
+  description: Names of the VMs that were begun and of which none of O(slices) has a last word.
+  returned: when O(slices) was given
+  type: list
+  elements: str
+  sample: []
 failed_vms:
   description: Names of the VMs that failed.
   returned: success

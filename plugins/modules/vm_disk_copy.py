@@ -8,7 +8,7 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 module: vm_disk_copy
 short_description: Copy the disks of a virtual machine to where they will live, resumably and proven
-version_added: 0.1.0
+version_added: 1.0.0
 author:
   - ferry.vmware contributors (@ferry-vmware)
 description:
@@ -145,7 +145,8 @@ options:
   transport:
     description:
       - How the source is read. For a VM's disk V(auto) is V(https) on VMFS and NFS; on other datastores, and for encrypted disks,
-        V(nbd) where an export or O(vddk) is given, else V(nfc), which reads whole disks only.
+        V(nbd) where an export or O(vddk) is given, else V(nfc), which reads whole disks only. Where nbdkit, its plugin or libnbd is missing
+        on the machine that copies, V(nfc) is taken instead of V(nbd), and RV(remarks) says so.
       - For O(source) it is V(file) or V(nbd).
     type: str
     choices: [auto, https, nfc, nbd, file]

@@ -8,7 +8,7 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 module: vm_info
 short_description: Tell what a migration has to know of virtual machines
-version_added: 0.1.0
+version_added: 1.0.0
 author:
   - ferry.vmware contributors (@ferry-vmware)
 description:
@@ -304,6 +304,9 @@ vms:
           description: IP addresses that VMware Tools tell.
           type: list
           elements: str
+        slot:
+          description: Its PCI slot number, after which systemd names it in the guest (C(ens192)); none where vSphere does not tell.
+          type: int
 failure:
   description: What went wrong, as data. C(details.unknown) and C(details.ambiguous) list VMs.
   type: dict

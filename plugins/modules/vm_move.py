@@ -8,7 +8,7 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 module: vm_move
 short_description: Move a VM to another host or datastore, in the gentlest way that works
-version_added: 0.1.0
+version_added: 1.0.0
 author:
   - ferry.vmware contributors (@ferry-vmware)
 description:

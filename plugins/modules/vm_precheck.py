@@ -8,7 +8,7 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 module: vm_precheck
 short_description: Find all that stands in the way of a migration, before anything is touched
-version_added: 0.1.0
+version_added: 1.0.0
 author:
   - ferry.vmware contributors (@ferry-vmware)
 description:
@@ -24,18 +24,22 @@ options:
     description:
       - The machines, each by name, inventory path, instance UUID, BIOS UUID or MoRef, or as a dictionary.
       - In a dictionary, C(vm) names the machine. C(options) says what is of this machine alone, with any of the names O(strategy),
-        O(transports), O(on_timeout), O(network_map) and O(storage_map). With O(target=openstack) it may also have what
-        the C(options) of one machine have in M(ferry.vmware.landing_plan).
+        O(transports), O(on_timeout), O(network_map) and O(storage_map), and C(target_name), the name that it is to get in Kubernetes. With
+        O(target=openstack) it may also have what the C(options) of one machine have in M(ferry.vmware.landing_plan).
     type: list
     elements: raw
     required: true
   target:
     description:
-      - Where the machines are to go. V(openstack) looks at the target as well; V(kubernetes) only at the source and whether O(network_map) and
+      - Where the machines are to go. V(openstack) looks at the target as well; the others only at the source and whether O(network_map) and
         O(storage_map) name every network and datastore.
+      - With V(openshift) and V(harvester) the disks are moved by the importers there (the Migration Toolkit for Virtualization, Harvester's
+        vm-import-controller), so concerns have the categories and privileges of these, and Forklift's own labels where it has the concern.
+        Names are checked that Kubernetes does not take, or that become the same. What is in the cluster is not looked at; the roles
+        P(ferry.vmware.mtv#role) and P(ferry.vmware.harvester#role) do that.
       - Absent, it is V(openstack) where O(cloud) or O(auth) is given, else V(none).
     type: str
-    choices: [openstack, kubernetes, none]
+    choices: [openstack, openshift, harvester, kubernetes, none]
   strategy:
     description: Whether the machines are copied powered off (V(cold)) or while they run (V(warm)).
     type: str
@@ -85,6 +89,14 @@ options:
     description: For how many days vCenter's certificate has to be good yet.
     type: float
     default: 30
+  inspect:
+    description:
+      - Whether guests of VMs that are off are looked into, of which VMware Tools tell nothing, V(powered_off), or V(never). Their disks are read over the
+        datastore's HTTPS, only what is asked for, and not changed. It takes a minute or so for each, and C(guestfish) on the machine that runs the
+        module.
+    type: str
+    choices: [never, powered_off]
+    default: never
   distrusted_builds:
     description:
       - ESXi builds whose change tracking is not trusted beside those known, as a build number (V(24022510)) or version and number
@@ -229,7 +241,7 @@ def main() -> None:
     spec = argspec.connection_spec(
         env_fallback,
         vms={"type": "list", "elements": "raw", "required": True},
-        target={"type": "str", "choices": ["openstack", "kubernetes", "none"]},
+        target={"type": "str", "choices": ["openstack", "openshift", "harvester", "kubernetes", "none"]},
         strategy={"type": "str", "choices": ["cold", "warm"], "default": "cold"},
         transports={"type": "list", "elements": "str", "choices": ["https", "nbd", "nfc"], "default": ["https", "nfc"]},
         on_timeout={"type": "str", "choices": ["fail", "poweroff"], "default": "fail"},
@@ -240,6 +252,7 @@ def main() -> None:
         streams_per_host={"type": "int", "default": 10},
         skew_seconds={"type": "float", "default": 60},
         certificate_days={"type": "float", "default": 30},
+        inspect={"type": "str", "choices": ["never", "powered_off"], "default": "never"},
         distrusted_builds={"type": "list", "elements": "str", "default": []},
         facts={"type": "bool", "default": False},
     )

@@ -8,7 +8,7 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 module: vm_precopy
 short_description: Copy a running virtual machine in cycles until the rest fits a downtime
-version_added: 0.1.0
+version_added: 1.0.0
 author:
   - ferry.vmware contributors (@ferry-vmware)
 description:

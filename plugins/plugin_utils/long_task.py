@@ -36,6 +36,7 @@ from ansible.utils.display import Display
 
 from ansible_collections.ferry.vmware.plugins.module_utils.disk.metrics import FOLDER_VARIABLE
 from ansible_collections.ferry.vmware.plugins.module_utils.disk.progress import LEASE_VARIABLE, STATUS_VARIABLE
+from ansible_collections.ferry.vmware.plugins.plugin_utils.in_run import join_run
 from ansible_collections.ferry.vmware.plugins.plugin_utils.progress_lines import (
     NAME_CELLS,
     cells,
@@ -60,6 +61,8 @@ SILENT_SECONDS = 1.5
 LAUNCH_TRIES = 5
 #: No status file is larger; what is, is not ours.
 MAX_STATUS = 1_000_000
+#: Code of a run whose result another controller took; how often it is asked again.
+TAKEN, TAKEN_TRIES = "taken", 5
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 #: What core adds to the result of a background job.
 JOB_KEYS = ("ansible_job_id", "started", "finished", "results_file", "stdout", "stdout_lines", "stderr", "stderr_lines", "child_pid")
@@ -125,6 +128,7 @@ class LongTask(ActionBase):
             )
         result: dict[str, Any] = super().run(None, task_vars)
         args = dict(self._task.args)
+        join_run(self._task, task_vars, self._templar)
         if self._task.check_mode:
             result.update(self._execute_module(module_name=self.MODULE, module_args=args, task_vars=task_vars))
             return result
@@ -141,8 +145,7 @@ class LongTask(ActionBase):
         self._live = None if self._task.no_log else Live.of(task_vars, self._templar)
         old = {s: signal.signal(s, _on_signal) for s in SIGNALS}
         try:
-            self._begin(args)
-            outcome = self._follow()
+            outcome = self._run(args)
             self._tidy()
             if self._live is not None:
                 self._live.ended(outcome)
@@ -158,6 +161,18 @@ class LongTask(ActionBase):
             outcome.pop(key, None)
         result.update(outcome)
         return result
+
+    def _run(self, args: Mapping[str, Any]) -> dict[str, Any]:
+        """Start or join the run, and follow it to its end. Where another controller that followed it took its result, ask once more."""
+        outcome: dict[str, Any] = {}
+        for _try in range(TAKEN_TRIES):
+            self._status, self._job = None, None
+            self._begin(args)
+            outcome = self._follow()
+            if (outcome.get("failure") or {}).get("code") != TAKEN:
+                break
+            self._say("another controller that followed the same run has taken its result; asking again")
+        return outcome
 
     @staticmethod
     def _seconds(args: Mapping[str, Any], key: str, default: float) -> float:
@@ -396,10 +411,8 @@ class LongTask(ActionBase):
         if not poll.get("finished"):
             return None
         if poll.get("failed") and poll.get("msg") == "could not find job":
-            raise AnsibleActionFail(
-                f"The result of {self.MODULE} is gone: another ansible-playbook that followed the same run took it. "
-                "Next: the same command again."
-            )
+            said = f"The result of {self.MODULE} is gone: another ansible-playbook that followed the same run took it."
+            return {"failed": True, "changed": True, "msg": f"{said} Next: the same command again.", "failure": {"code": TAKEN}}
         if poll.get("failed") and "data" in poll and not str(poll["data"]).strip():
             return self._vanished()  # async_wrapper's way to say that the module ended without a word
         return poll
@@ -416,12 +429,16 @@ class LongTask(ActionBase):
 
     # -- the end ------------------------------------------------------------------------------------------------------
 
+    def _of_ours(self) -> str:
+        """A shell's condition: the status file is of the run that we followed. Another controller may have begun the next one by now."""
+        return f"""grep -q '"pid": *{int(self._status["pid"])}[,}}]' {shlex.quote(self._file)}""" if self._status is not None else "true"
+
     def _tidy(self) -> None:
         names = [self._file, f"{self._file}.lease", f"{self._file}.tmp"]
-        if self._job and self._job[0].startswith("/"):
-            names.extend(["/".join(self._job), *self._refused])
+        jobs = ["/".join(self._job), *self._refused] if self._job and self._job[0].startswith("/") else []
         try:
-            self._shell("rm -f " + " ".join(map(shlex.quote, names)))
+            remove = f"rm -f {' '.join(map(shlex.quote, jobs))}; " if jobs else ""
+            self._shell(f"{remove}if {self._of_ours()}; then rm -f {' '.join(map(shlex.quote, names))}; fi; exit 0")
         except AnsibleConnectionFailure as e:
             display.vv(f"{self._subject}: status files are left: {e}")  # the next run of this name takes them away
 
@@ -431,7 +448,9 @@ class LongTask(ActionBase):
             return
         name = shlex.quote(self._file)
         try:
-            status = parse_status(self._shell(f"rm -f {name}.lease; head -c {MAX_STATUS} {name} 2>/dev/null; exit 0")[1])
+            status = parse_status(
+                self._shell(f"if {self._of_ours()}; then rm -f {name}.lease; head -c {MAX_STATUS} {name} 2>/dev/null; fi; exit 0")[1]
+            )
             if status is not None and status.get("state") in ("running", "stopping") and self._alive(status):
                 pid = int(status["pid"])
                 self._shell(f"kill -TERM {pid}; i=0; while kill -0 {pid} 2>/dev/null && [ $i -lt 50 ]; do sleep 0.1; i=$((i+1)); done")

@@ -7,6 +7,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -21,14 +22,21 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[VCenter,
         yield found
 
 
+@pytest.fixture(scope="session")
+def sources(servers: tuple[VCenter, Kubernetes]) -> dict[str, Any]:
+    return sites.sources(servers[0])
+
+
 @pytest.fixture
-def site(servers: tuple[VCenter, Kubernetes], tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[sites.Site]:
+def site(
+    servers: tuple[VCenter, Kubernetes], sources: dict[str, Any], tmp_path: Path, request: pytest.FixtureRequest
+) -> Iterator[sites.Site]:
     vcenter, cluster = servers
-    cluster.clear()
-    cluster.switch(tick_seconds=0.3)
     api = cluster.api()
     name = re.sub(r"[^a-z0-9]+", "-", request.node.name.removeprefix("test_").lower()).strip("-")[:40].strip("-")
-    yield sites.Site(vcenter, cluster, api, tmp_path, name)
+    found = sites.Site(vcenter, cluster, api, tmp_path, name, sources=sources)
+    found.clear()
+    yield found
     api.close()
 
 
@@ -40,6 +48,8 @@ def wave(site: sites.Site) -> sites.Site:
         ferry_mtv_namespace=site.namespace,
         ferry_network_map={"VM Network": "pod", "backend": "net/backend"},
         ferry_storage_map={"*": "ceph"},
+        ferry_vddk_image="registry.example/team/vddk:8.0.3",
+        ferry_mtv_reach=False,
         ferry_mtv_interval=1,
         ferry_mtv_settle=3,
         ferry_mtv_ready_timeout=30,

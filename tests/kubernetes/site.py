@@ -18,24 +18,37 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ansible_collections.ferry.vmware.plugins.module_utils.transfer import precheck
 from tests.lab.common import Place
 from tests.lab.kubernetes import OFFSETS, Kubernetes
-from tests.lab.kubernetes.api import NAMESPACE, Api
+from tests.lab.kubernetes.api import ATTACHMENT, NAMESPACE, STORAGE_CLASS, Api
 from tests.lab.vcenter import CONTROL_OFFSET, HTTPS_OFFSET, VCenter
 from tests.lab_tests import vcenter_lab
 
 VMS = ("web01", "db01", "DC0 C0_VM2")
+ODD = "odd01"
+CLASSES = ("ceph", "other", "longhorn")
+ATTACHMENTS = ("net/backend", "net/all", "default/vlan1")
 
 
 def model(folder: Path) -> Path:
-    """Three VMs on two datastores and two networks, one of them with a name that Kubernetes does not take."""
+    """Three VMs on two datastores and two networks, one of them with a name that Kubernetes does not take; and one that is not ready."""
     raw = vcenter_lab.write_raw(folder / "disk.raw", 1 << 20, 5)
     disk = {"controller": "pvscsi", "path": raw.name}
 
     def vm(number: int, store: str, *networks: str, **more: Any) -> dict[str, Any]:
         nics = [{"network": n, "mac": f"00:50:56:0a:{number:02x}:{i:02x}"} for i, n in enumerate(networks)]
         disks = [{**disk, "datastore": store}]
-        return {"name": VMS[number], "host": "esx1", "datastore": store, "disks": disks, "nics": nics, "power": "on", **more}
+        return {
+            "name": (*VMS, ODD)[number],
+            "host": "esx1",
+            "datastore": store,
+            "disks": disks,
+            "nics": nics,
+            "power": "on",
+            "cbt": True,
+            **more,
+        }
 
     found = {
         "datacenter": "DC0",
@@ -46,6 +59,8 @@ def model(folder: Path) -> Path:
             vm(0, "fast", "VM Network", folder="prod/web"),
             vm(1, "slow", "VM Network", "backend", cpus=4, cores_per_socket=2),
             vm(2, "fast", "backend"),
+            # What neither importer takes as it is.
+            vm(3, "fast", "backend", cbt=False, tools="not_running", firmware="efi"),
         ],
     }
     path = folder / "model.json"
@@ -63,6 +78,12 @@ class Site:
     folder: Path
     namespace: str
     inventory: dict[str, Any] = field(default_factory=dict)
+    sources: dict[str, Any] = field(default_factory=dict)
+
+    def clear(self) -> None:
+        """All switches as at the start, but for the pace and what the VMs are."""
+        self.cluster.clear()
+        self.cluster.switch(tick_seconds=0.3, sources=self.sources)
 
     def write(self, *hosts: str, **variables: Any) -> None:
         """The inventory: a wave of hosts, with variables."""
@@ -110,10 +131,40 @@ class Site:
         try:
             yield running, log
         finally:
-            # Its workers too: they are processes of their own.
-            with suppress(ProcessLookupError):
-                os.killpg(running.pid, signal.SIGKILL)
+            # Its workers too: they have sessions of their own, so its group does not reach them.
+            for pid in [running.pid, *family(running.pid)]:
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
             running.wait()
+
+
+def furnish(api: Api) -> None:
+    """The storage classes and networks that the waves of the tests are mapped to."""
+    for name in CLASSES:
+        body = {"apiVersion": "storage.k8s.io/v1", "kind": "StorageClass", "metadata": {"name": name}, "provisioner": "none.example"}
+        api.create(STORAGE_CLASS, "", body)
+    spaces = {n["metadata"]["name"] for n in api.list(NAMESPACE)}
+    for place in ATTACHMENTS:
+        space, _slash, name = place.partition("/")
+        if space not in spaces:
+            spaces.add(namespace(api, space))
+        body = {"apiVersion": ATTACHMENT.api, "kind": "NetworkAttachmentDefinition", "metadata": {"name": name}, "spec": {"config": "{}"}}
+        api.create(ATTACHMENT, space, body)
+
+
+def sources(vcenter: VCenter) -> dict[str, Any]:
+    """What the VMs are, for the stand-ins: they do not look into vCenter themselves. By MoRef, and by name."""
+    env = vcenter.env()
+    asked = {
+        "hostname": env["VMWARE_HOST"],
+        "port": int(env["VMWARE_PORT"]),
+        "username": env["VMWARE_USER"],
+        "password": env["VMWARE_PASSWORD"],
+        "ca_path": env["VMWARE_CA_PATH"],
+        "validate_certs": True,
+    }
+    told = precheck.run({**asked, "vms": [*VMS, ODD], "facts": True})
+    return {key: vm["facts"] for vm in told["vms"] for key in (vm["moref"], vm["name"])}
 
 
 @contextmanager
@@ -125,11 +176,30 @@ def servers(folder: Path) -> Iterator[tuple[VCenter, Kubernetes]]:
     try:
         vcenter.up(model(folder))
         cluster.up()
+        api = cluster.api()
+        furnish(api)
+        api.close()
         yield vcenter, cluster
     finally:
         cluster.down()
         vcenter.down()
         vcenter_lab.give_back(base)
+
+
+def family(pid: int) -> list[int]:
+    """The processes that one has started, and theirs."""
+    parents: dict[int, list[int]] = {}
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):
+            # pid (name) state ppid ...; the name may hold anything
+            head, _bracket, rest = stat.read_text(encoding="utf-8", errors="replace").rpartition(")")
+            parents.setdefault(int(rest.split()[1]), []).append(int(head.split()[0]))
+    found, todo = [], [pid]
+    while todo:
+        children = parents.get(todo.pop(), [])
+        found += children
+        todo += children
+    return found
 
 
 def namespace(api: Api, name: str) -> str:

@@ -63,5 +63,5 @@ def test_a_provider_becomes_ready_or_says_why_not(site: sites.Site) -> None:
     until(lambda: "Ready" in conditions(site, "near"))
     until(lambda: conditions(site, "far").get("ConnectionTestFailed") == "Critical")
     assert conditions(site, "mute") == {}
-    site.cluster.clear()
+    site.clear()
     until(lambda: "Ready" in conditions(site, "far") and "Ready" in conditions(site, "mute"))

@@ -30,6 +30,17 @@ def moref(site: Site, name: str) -> str:
     return str(next(vm["moref"] for vm in site.vcenter.get("/state")["vms"] if vm["name"] == name))
 
 
+def test_one_vm_from_an_empty_namespace_to_its_end(wave: Site) -> None:
+    """The shortest way through all of it."""
+    wave.write("db01", **wave.inventory["wave1"]["vars"], ferry_report="report.html")
+    said = wave.play("mtv_migrate")
+    assert "wave1-1: succeeded" in said and "db01: as its source" in said
+    # The report of our own copies has its disks too.
+    page = (wave.folder / "report.html").read_text(encoding="utf-8")
+    assert "db01" in page and "disk-0" in page
+
+
+@pytest.mark.long
 def test_a_cold_wave_from_nothing_and_away_again(wave: Site) -> None:
     wave.change(ferry_mtv_hooks=[{"step": "PostHook", "image": "quay.example/hook", "playbook": "- hosts: all"}])
     said = wave.play("mtv_migrate", "--check")
@@ -60,7 +71,7 @@ def test_a_cold_wave_from_nothing_and_away_again(wave: Site) -> None:
     managers = {m["manager"] for m in plan["metadata"]["managedFields"] if m["operation"] == "Apply"}
     assert managers == {"ferry.vmware"}
 
-    wave.cluster.clear()
+    wave.clear()
     said = wave.play("mtv_migrate")
     assert "db01: succeeded" in said
     assert [o for o in there(wave) if o.startswith("migrations")] == ["migrations/wave1-1", "migrations/wave1-2"]
@@ -74,6 +85,7 @@ def test_a_cold_wave_from_nothing_and_away_again(wave: Site) -> None:
     assert wave.play("mtv_migrate", "-e", "ferry_mtv_action=cleanup").count("changed=0") == 3
 
 
+@pytest.mark.long
 def test_a_warm_wave_waits_for_its_cutover(wave: Site) -> None:
     wave.change(ferry_strategy="warm")
     said = wave.play("mtv_migrate")
@@ -82,6 +94,7 @@ def test_a_warm_wave_waits_for_its_cutover(wave: Site) -> None:
     assert "changed=1" not in wave.play("mtv_migrate")
     said = wave.play("mtv_migrate", "-e", "ferry_mtv_action=cutover")
     assert said.count(": succeeded") == 4
+    assert said.count(": as its source") == 3
     assert len(wave.api.list(MIGRATION, wave.namespace)) == 1
 
 
@@ -90,12 +103,14 @@ def precopies(site: Site) -> int:
     return min(int(vm["warm"]["successes"]) for vm in found)
 
 
+@pytest.mark.long
 def test_a_warm_wave_with_a_time(wave: Site) -> None:
     wave.change(ferry_strategy="warm", ferry_cutover_at="2026-01-01T09:00:00+09:00")
     assert "wave1-1: succeeded" in wave.play("mtv_migrate")
     assert wave.api.list(MIGRATION, wave.namespace)[0]["spec"]["cutover"] == "2026-01-01T00:00:00Z"
 
 
+@pytest.mark.long
 @pytest.mark.fault("The controller is killed while MTV migrates", where="Kubernetes", ends="the migration goes on; a second run joins it")
 def test_one_vm_is_cancelled_and_a_second_run_joins(wave: Site) -> None:
     wave.cluster.switch(hold="DiskTransfer")
@@ -109,7 +124,7 @@ def test_one_vm_is_cancelled_and_a_second_run_joins(wave: Site) -> None:
     said = wave.play("mtv_migrate", "-e", "ferry_mtv_action=archive", code=2)
     assert "wave1-1 of the plan wave1 runs" in said
     wave.change(ferry_storage_map={"*": "ceph"})
-    wave.cluster.clear()
+    wave.clear()
     said = wave.play("mtv_migrate", code=2)
     assert "web01: succeeded" in said and "db01: canceled" in said
     assert len(wave.api.list(MIGRATION, wave.namespace)) == 1

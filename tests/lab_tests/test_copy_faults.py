@@ -245,6 +245,16 @@ def test_vsan_is_read_as_an_nfc_stream_and_compared_later(lab: Lab) -> None:
     assert e.value.code == "not_incremental"
 
 
+def test_vsan_without_nbdkit_is_read_as_a_stream_and_that_is_said(lab: Lab, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """As in an execution environment whose image has no nbdkit: VDDK was set up, another transport does it."""
+    monkeypatch.setenv("PATH", str(tmp_path))
+    vddk = {"libdir": str(lab.folder), "thumbprint": "00" * 20, "transports": None}
+    lab.scribble("modern", 5)
+    found = lab.copy("modern", vddk=vddk)
+    assert found["disks"][0]["transport"] == "nfc" and lab.equal("modern")
+    assert ["nbdkit is needed" in r and "nfc" in r and "install" in r for r in found["remarks"]] == [True]
+
+
 def test_both_disks_of_one_lease(lab: Lab) -> None:
     rows = lab.copy(JAPANESE, (2000, 3001), transport="nfc")["disks"]
     assert [r["transport"] for r in rows] == ["nfc", "nfc"]

@@ -25,6 +25,8 @@ import pytest
 import yaml
 from pyVmomi import vmodl
 
+from tests.lab.awx import exchanges
+from tests.lab.awx import server as awx_server
 from tests.lab.vcenter import VCenter
 from tests.lab_tests.event_lab import COLLECTION, GIB, vcenter_of
 from tests.lab_tests.vcenter_lab import MIB, Client
@@ -88,11 +90,11 @@ class Rulebook:
         (folder / "vars.yml").write_text(json.dumps({"ferry_datastore_used": [50], **variables}), encoding="utf-8")
         self._process: subprocess.Popen[bytes] | None = None
 
-    def start(self) -> None:
+    def start(self, name: str = "vcenter", *more: str) -> None:
         env = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "XDG_STATE_HOME")}
         env |= {**self.lab.env(), "HOME": str(self._folder), "ANSIBLE_COLLECTIONS_PATH": str(ROOT), "ANSIBLE_NOCOLOR": "1"}
         env["PATH"] = f"{BIN}{os.pathsep}{env['PATH']}"
-        words = ["--rulebook", "ferry.vmware.vcenter", "-i", "inventory", "--vars", "vars.yml", "-v"]
+        words = ["--rulebook", f"ferry.vmware.{name}", "-i", "inventory", "--vars", "vars.yml", "-v", *more]
         with open(self.log, "ab") as out:
             command = [str(BIN / "ansible-rulebook"), *words]
             self._process = subprocess.Popen(command, cwd=self._folder, env=env, stdout=out, stderr=out, start_new_session=True)
@@ -168,6 +170,38 @@ def test_from_an_event_to_the_vm_that_runs_elsewhere(tmp_path: Path) -> None:
         one.lab.post("/datastore/fill", datastore="shared", free=5 * GIB - 16 * MIB)
         one.wait(lambda: "spare" in {d.name for d in one.client.vm(DB).datastore})
         assert one.lab.env()["VMWARE_PASSWORD"] not in one.text()
+
+
+@pytest.mark.long
+@needs_rulebook
+def test_an_event_launches_the_job_template_of_awx(tmp_path: Path) -> None:
+    """From a host that dies to AWX's answer: the template that awx_setup makes, with the event where the role policy looks for it."""
+    with rulebook(tmp_path, {"rules": [failover()]}) as one, awx_server.running(["playbooks/policy.yml"]) as awx:
+        send = exchanges.sender(awx.url, awx_server.USER, awx_server.PASSWORD)
+        made = send("POST", "projects/", {"name": "p", "organization": 1, "scm_type": "git", "scm_url": "https://git.example.com/a.git"})[
+            1
+        ]["id"]
+        inventory = send("POST", "inventories/", {"name": "i", "organization": 1})[1]["id"]
+        template = {
+            "name": "ferry policy",
+            "project": made,
+            "inventory": inventory,
+            "playbook": "playbooks/policy.yml",
+            "ask_variables_on_launch": True,
+        }
+        assert send("POST", "job_templates/", template)[0] == 201
+        one.start("vcenter_awx", "--controller-url", awx.url, "--controller-token", awx_server.TOKEN)
+        one.listens()
+        one.lab.post("/host/die", host="esx1", vms="die")
+        one.wait(lambda: awx.launched)
+        name, body = awx.launched[0]
+        event = (
+            json.loads(body["extra_vars"])["ansible_eda"]["event"]
+            if isinstance(body["extra_vars"], str)
+            else body["extra_vars"]["ansible_eda"]["event"]
+        )
+        assert (name, event["kind"], event["host"]["name"]) == ("ferry policy", "host_lost", "esx1")
+        assert awx_server.TOKEN not in one.text()
 
 
 @pytest.mark.long

@@ -41,6 +41,43 @@ _PLUGIN = re.compile(r"^[a-z0-9][a-z0-9-]*$|^/")
 TRANSPORTS = ("file", "san", "hotadd", "nbdssl", "nbd")
 
 
+def program() -> str:
+    """The path of nbdkit. Raises MissingLibrary where there is none."""
+    found = shutil.which("nbdkit", path=os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/sbin", "/sbin"]))
+    if found is None:
+        raise MissingLibrary(
+            "The program nbdkit is needed on this machine.",
+            step="start nbdkit",
+            next_command="apt-get install nbdkit, dnf install nbdkit, or ansible-playbook ferry.vmware.vddk",
+        )
+    return found
+
+
+def need_plugin(plugin: str) -> None:
+    """Raise MissingLibrary where nbdkit or its C(plugin) is not on this machine (nbdkit --dump-plugin, nbdkit-probing(1))."""
+    command = [program(), plugin, "--dump-plugin"]
+    try:
+        done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace", timeout=30, check=False)
+    except subprocess.TimeoutExpired:
+        return  # it is there, and slow: the start will tell
+    if done.returncode and _no_plugin(plugin, done.stderr):
+        raise _missing_plugin(plugin, done.stderr[-_WORDS:])
+
+
+def _no_plugin(plugin: str, said: str) -> bool:
+    return "cannot open plugin" in said or f"nbdkit-{plugin}-plugin" in said
+
+
+def _missing_plugin(plugin: str, said: str) -> MissingLibrary:
+    package = {"vddk": "nbdkit-vddk-plugin (Fedora, RHEL), nbdkit-plugin-vddk (Debian 13 and Ubuntu 25.04 on)"}
+    return MissingLibrary(
+        f"nbdkit's plugin {plugin} is needed on this machine.",
+        step="start nbdkit",
+        said=said,
+        next_command=f"install {package.get(plugin, 'nbdkit')}",
+    )
+
+
 @dataclass(frozen=True)
 class Vddk:
     """What VDDK needs to read disks of a server; the disk itself is named for each export.
@@ -168,20 +205,13 @@ class Nbdkit:
         # Anything that begins with a dash is an option of nbdkit's, wherever it stands.
         if not _PLUGIN.match(plugin) or any(a.startswith("-") for a in arguments):
             raise BadInput("Not a plugin and its parameters.", step="start nbdkit", said=" ".join([plugin, *arguments]))
-        path = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/sbin", "/sbin"])
-        program = shutil.which("nbdkit", path=path)
-        if program is None:
-            raise MissingLibrary(
-                "The program nbdkit is needed on this machine.",
-                step="start nbdkit",
-                next_command="apt-get install nbdkit, dnf install nbdkit, or ansible-playbook ferry.vmware.vddk",
-            )
+        found = program()
         base = base or os.environ.get("XDG_RUNTIME_DIR") or tempfile.gettempdir()
         sweep(base)
         self.folder = tempfile.mkdtemp(prefix=_PREFIX, dir=base)
         self.socket = os.path.join(self.folder, "s")
         self.plugin = plugin
-        self.command = [program, "--foreground", "--readonly", "--exit-with-parent", "--unix", self.socket]
+        self.command = [found, "--foreground", "--readonly", "--exit-with-parent", "--unix", self.socket]
         self.command += [*(f"--filter={f}" for f in filters), plugin, *arguments]
         self._process: subprocess.Popen[bytes] | None = None
         self._lock = -1
@@ -242,14 +272,8 @@ class Nbdkit:
 
     def _failed(self, text: str) -> FerryError:
         said = self.said
-        if "cannot open plugin" in said or f"nbdkit-{self.plugin}-plugin" in said:
-            package = {"vddk": "nbdkit-vddk-plugin (Fedora, RHEL), nbdkit-plugin-vddk (Debian 13 and Ubuntu 25.04 on)"}
-            return MissingLibrary(
-                f"nbdkit's plugin {self.plugin} is needed on this machine.",
-                step="start nbdkit",
-                said=said,
-                next_command=f"install {package.get(self.plugin, 'nbdkit')}",
-            )
+        if _no_plugin(self.plugin, said):
+            return _missing_plugin(self.plugin, said)
         return FerryError(text, code="nbdkit", step="start nbdkit", said=said or None)
 
     def close(self) -> None:

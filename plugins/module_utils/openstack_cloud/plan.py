@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Mapping, Sequence
 
 from ..errors import BadInput, bounded
-from . import cards, compare, flavors, formats, groups, matching, properties, quota, storage, topology
+from . import cards, compare, flavors, formats, groups, guests, matching, properties, quota, storage, topology
 from .finding import Finding, id_of
 from .options import MAX_NAME, Options, name_of, root_index, source_of
 from .target import DISK, ROLE, SCOPE, SOURCE, STATE, Target
@@ -224,6 +224,7 @@ def _volumes(vm: Mapping[str, Any], own: Options, known: matching.Known, target:
             errors.append(Finding("ferry.volume.exists", text, disk=label))
         size = -(-capacity // GIB)
         boots = index == root
+        said = (found.get("metadata") or {}) if found else {}
         row: dict[str, Any] = {
             "disk": key,
             "label": label,
@@ -236,12 +237,15 @@ def _volumes(vm: Mapping[str, Any], own: Options, known: matching.Known, target:
             "availability_zone": None,
             "bootable": boots,
             "metadata": {SOURCE: entry["source"], DISK: key, ROLE: "root" if boots else "data", SCOPE: entry["name"][:MAX_NAME]},
-            "image_properties": properties.for_vm(vm, disk, hypervisor=own.hypervisor, hardware=own.hardware, own=own.properties)
+            "image_properties": properties.for_vm(
+                vm, disk, hypervisor=own.hypervisor, hardware=own.hardware, own=own.properties, guest=guests.needs(said)
+            )
             if boots
             else {},
             "id": found["id"] if found else None,
             "state": matching.volume_state(found),
-            "digest": (found.get("metadata") or {}).get("ferry_digest") if found else None,
+            "digest": said.get("ferry_digest") or said.get(guests.COPIED),
+            "guest": guests.state(said),
             "found": matching.volume_facts(found),
             "expect": dict(where.expect),
             "replace": broken,

@@ -136,6 +136,7 @@ def for_vm(
     hypervisor: str = "kvm",
     hardware: str = "source",
     own: Mapping[str, Any] | None = None,
+    guest: Mapping[str, str] | None = None,
 ) -> dict[str, str]:
     """The image properties of the image or volume that the server boots from.
 
@@ -145,6 +146,7 @@ def for_vm(
     :param hardware: C(source) keeps controller and card as near as the target has them, so that a guest that was not
         converted finds its disks; C(virtio) is for guests that have the drivers.
     :param own: the user's: they win, and an empty value takes a property out.
+    :param guest: what the guest needs now that it was converted (guests.needs); it wins over C(hardware).
     """
     found = guest_os(vm.get("guest_id"))
     uefi = str(vm.get("firmware") or "bios").lower() in ("efi", "uefi")
@@ -169,6 +171,11 @@ def for_vm(
             found["hw_machine_type"] = "q35"  # the only machine of QEMU that libvirt boots with UEFI and secure boot alike
             if vm.get("secure_boot"):
                 found["os_secure_boot"] = "required"
+        if guest:
+            found.pop("hw_scsi_model", None)
+            found.update({"hw_disk_bus": guest["disk_bus"], "hw_vif_model": guest["nic_model"]})
+            if guest["disk_bus"] == "ide":
+                found["hw_machine_type"] = "pc"  # whatever the cloud's own machine is: q35 has no IDE
     found["hw_firmware_type"] = "uefi" if uefi else "bios"
     return merge(found, own)
 

@@ -12,10 +12,11 @@ from typing import Any, Mapping
 from ..disk import nbdkit
 from ..disk.model import Source
 from ..disk.progress import Progress
+from ..disk.sources import nbd_wire
 from ..disk.sources.file import FileSource
 from ..disk.sources.nbd import NbdSource
 from ..disk.vmdk import reader as vmdk_reader
-from ..errors import BadInput
+from ..errors import BadInput, MissingLibrary
 from ..vsphere import nfc
 from ..vsphere.disks import VmDisk
 from ..vsphere.find import VmRef
@@ -44,6 +45,17 @@ def open_nbd(uri: str, params: Mapping[str, Any], progress: Progress, **more: An
         stop=progress.check,
         **more,
     )
+
+
+def lacks_nbd(*, vddk: bool) -> str | None:
+    """What this machine lacks to read an NBD export, and with C(vddk) to make it from VDDK; None where all is there."""
+    try:
+        if vddk:
+            nbdkit.need_plugin("vddk")
+        nbd_wire.library()
+    except MissingLibrary as e:
+        return e.message + (f" Next: {e.next_command}" if e.next_command else "")
+    return None
 
 
 class Opener:

@@ -15,11 +15,13 @@ from ..openstack_cloud import client as openstack_client
 from ..openstack_cloud import precheck as openstack
 from ..openstack_cloud.finding import Finding
 from ..openstack_cloud.options import PER_VM as LANDING_PER_VM
-from ..vsphere import client, precheck
+from ..vsphere import client, importer_rules, precheck
+from ..vsphere.importer_catalogue import IMPORTERS
 from ..vsphere.precheck_options import PER_VM, Options
+from . import precheck_guest
 from .ways import why_no_files
 
-TARGETS = ("openstack", "kubernetes", "none")
+TARGETS = ("openstack", *IMPORTERS, "kubernetes", "none")
 #: What landing_plan takes for a whole wave beside what it takes for one VM.
 LANDING = (*LANDING_PER_VM, "constraints", "port_policy", "rehearsal")
 _MAPS = ("network_map", "storage_map")
@@ -72,14 +74,16 @@ def _options(params: Mapping[str, Any], target: str) -> Options:
         **said,
         **maps,
         # OpenStack's side looks at the maps itself; without a target they are looked at where they are given
-        check_maps=target == "kubernetes" or (target == "none" and bool(maps["network_map"])),
+        target=target,
+        check_maps=target in (*IMPORTERS, "kubernetes") or (target == "none" and bool(maps["network_map"])),
         distrusted_builds=tuple(params.get("distrusted_builds") or ()),
     )
 
 
 def _converts(said: Mapping[str, Any]) -> bool:
     """Whether the guest is to find other hardware: what keeps its disks and cards needs no conversion."""
-    return said.get("hardware") == "virtio"
+    told = said.get("guest_convert")
+    return said.get("hardware") == "virtio" if told is None else str(told).lower() in ("true", "yes", "1")
 
 
 def run(params: Mapping[str, Any]) -> dict[str, Any]:
@@ -104,6 +108,12 @@ def run(params: Mapping[str, Any]) -> dict[str, Any]:
         own = [replace(o, converts=_converts({**landing, **said})) for o, (name, said) in zip(own, entries, strict=True)]
     with client.connect(params) as session:
         checked, of_wave = precheck.check(session, [name for name, said in entries], options, own, why_no_files)
+        if params.get("inspect") == "powered_off":
+            precheck_guest.inspected(session, checked, own)
+    if target in IMPORTERS:
+        told, of_wave = importer_rules.judged(target, checked, of_wave, options, own)
+        for entry, concerns in zip(checked, told, strict=True):
+            entry.concerns[:] = concerns
     if target == "openstack":
         there, beside = _openstack(params, landing, checked, [said for name, said in entries])
         for entry in checked:

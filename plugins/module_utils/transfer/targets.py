@@ -21,7 +21,7 @@ from ..disk.sinks.file import FileSink
 from ..disk.sinks.vmdk import VmdkSink
 from ..errors import BadInput, Busy, ServerError
 from ..openstack_cloud import client as openstack_client
-from ..openstack_cloud import volumes
+from ..openstack_cloud import guests, volumes
 from ..vsphere import snapshot_tag
 from . import noted
 from .attaching import Attaching
@@ -234,7 +234,7 @@ class Targets:
                 self.conn,
                 t.volume.volume_id,
                 {**said, LEDGER: self._ledger_name(t.wanted)},
-                unset=(SOURCE_STATE,),
+                unset=(SOURCE_STATE, guests.GUEST),
             )
 
     def _ledger_name(self, w: Wanted) -> str:

@@ -177,7 +177,7 @@ def steps_of(migration: Mapping[str, Any]) -> list[tuple[str, float]]:
         if isinstance(phase, Mapping) and phase.get("ended") is not None:
             seconds = _number(phase.get("ended")) - _number(phase.get("began"))
             times[str(phase.get("name"))] = times.get(str(phase.get("name")), 0.0) + seconds
-    found: list[tuple[str, float]] = [(name, times[name]) for name in ("prepare", "land", "ready", "note") if name in times]
+    found: list[tuple[str, float]] = [(name, times[name]) for name in ("prepare", "convert", "land", "ready", "note") if name in times]
     warm = migration.get("strategy") == "warm"
     if not warm and "copy" in times:
         found.append(("copy", times["copy"] - max([_number(d.get("seconds")) for d in disks], default=0.0)))

@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Callable
 
 from ..errors import BadInput
 from ..vsphere.disks import VmDisk
@@ -19,10 +20,14 @@ FLAT_BACKINGS = ("FlatVer2", "SeSparse", "SparseVer2", "FlatVer1", "SparseVer1")
 
 @dataclass(frozen=True)
 class Way:
-    """C(name): https, nfc or nbd. C(ranges): whether parts can be read (a stream gives the whole disk only)."""
+    """C(name): https, nfc or nbd. C(ranges): whether parts can be read (a stream gives the whole disk only).
+
+    C(remark): what the user should know, where a better way could not be taken.
+    """
 
     name: str
     why: str
+    remark: str | None = None
 
     @property
     def ranges(self) -> bool:
@@ -40,10 +45,11 @@ def why_no_files(disk: VmDisk) -> str | None:
     return None
 
 
-def choose(wanted: str, disk: VmDisk, *, nbd: bool) -> Way:
+def choose(wanted: str, disk: VmDisk, *, nbd: bool, lacks: Callable[[], str | None] = lambda: None) -> Way:
     """The way to read C(disk) for the option C(transport) = C(wanted).
 
     :param nbd: an NBD export of the disk was given, or VDDK is there to make one.
+    :param lacks: what this machine lacks to read an export; asked only where C(auto) would take one, and then does without.
     :raises BadInput: it cannot be read that way; says which way it can.
     """
     no_files = why_no_files(disk)
@@ -68,7 +74,10 @@ def choose(wanted: str, disk: VmDisk, *, nbd: bool) -> Way:
     if wanted != "auto":
         return Way(wanted, "asked for")
     if nbd and no_files:
-        return Way("nbd", no_files)
+        without = lacks()
+        if without is None:
+            return Way("nbd", no_files)
+        return Way("nfc", no_files, f"read as a stream (nfc), as a whole in each cycle, and not by NBD: {without}")
     if no_files:
         return Way("nfc", no_files)
     return Way("https", f"the datastore is of type {disk.datastore_type or 'unknown'}")

@@ -4,6 +4,8 @@
 
 """A session with vCenter or ESXi: log in once, stay logged in, say clearly what went wrong.
 
+The tasks of a run share one (session_share.py).
+
 pyVmomi is used from its stub upwards only: its own connect() asks for the API version without a timeout, switches the
 verification of certificates off for localhost, and gives up when a session expires.
 """
@@ -23,6 +25,7 @@ from .. import trust
 from ..errors import BadInput, FerryError, ServerError, bounded
 from ..requires import need, pyvmomi
 from .argspec import ENVIRONMENT
+from .session_share import Share
 
 T = TypeVar("T")
 
@@ -228,22 +231,29 @@ class Session:
         self._generation = 0
         self._open = False
         self._timeout = timeout
-        self._version = self._negotiate()
-        self.stub = self._new_stub()
+        self._share = Share(where)
         try:
-            self.content: Any = self.call(self.vim.ServiceInstance("ServiceInstance", self.stub).RetrieveContent, step="connect to vCenter")
-            self._login(0)
+            self.version = self._share.version() or self._negotiate()
+            self.stub = self.new_stub()
+            try:
+                service = self.vim.ServiceInstance("ServiceInstance", self.stub)
+                self.content: Any = self.call(service.RetrieveContent, step="connect to vCenter")
+                self._login(0)
+            except BaseException:
+                self.stub.DropConnections()
+                raise
         except BaseException:
-            self.stub.DropConnections()
+            self._share.leave()
             raise
 
-    def _new_stub(self) -> Any:
+    def new_stub(self) -> Any:
+        """A connection that is not logged in."""
         where = self.endpoint
         return self._soap.SoapStubAdapter(
             host=where.host,
             port=where.port,
             path="/sdk",
-            version=self._version,
+            version=self.version,
             # always given: without one pyVmomi verifies nothing on localhost
             sslContext=self.ssl_context,
             httpConnectionTimeout=self._timeout,
@@ -276,25 +286,31 @@ class Session:
         with self._lock:
             if self._generation != generation:
                 return
-            step = "log in to vCenter"
-            # By a stub of its own: Login fails on a session that is logged in, and other threads are still using the old cookie.
-            fresh = self._new_stub()
-            manager = self.vim.SessionManager(self.content.sessionManager._moId, fresh)
-            try:
-                manager.Login(self.endpoint.username, self.endpoint.password, LOCALE)
-            except self.vim.fault.InvalidLogin as e:
-                raise login_refused(self.endpoint, fault_text(e)) from None
-            except Exception as e:  # whatever pyVmomi lets through: typed here, or raised again
-                typed = self.error(e, step)
-                if typed is e:
-                    raise
-                raise typed from e
-            finally:
-                fresh.DropConnections()
-            self.stub.SetSessionId(fresh.GetSessionId())
-            self.stub.cookie = fresh.cookie
+            if not self._share.join(self):
+                self.login_anew()
             self._generation += 1
             self._open = True
+
+    def login_anew(self) -> str:
+        """Log in, whoever else has; the key of the new session (UserSession.key)."""
+        step = "log in to vCenter"
+        # By a stub of its own: Login fails on a session that is logged in, and other threads are still using the old cookie.
+        fresh = self.new_stub()
+        manager = self.vim.SessionManager(self.content.sessionManager._moId, fresh)
+        try:
+            key = str(manager.Login(self.endpoint.username, self.endpoint.password, LOCALE).key)
+        except self.vim.fault.InvalidLogin as e:
+            raise login_refused(self.endpoint, fault_text(e)) from None
+        except Exception as e:  # whatever pyVmomi lets through: typed here, or raised again
+            typed = self.error(e, step)
+            if typed is e:
+                raise
+            raise typed from e
+        finally:
+            fresh.DropConnections()
+        self.stub.SetSessionId(fresh.GetSessionId())
+        self.stub.cookie = fresh.cookie
+        return key
 
     @property
     def generation(self) -> int:
@@ -356,9 +372,10 @@ class Session:
     @property
     def cookie(self) -> str:
         """The value of the cookie C(vmware_soap_session), which datastore HTTPS wants as well."""
-        return self._cookie_pair().partition("=")[2]
+        return self.cookie_pair().partition("=")[2]
 
-    def _cookie_pair(self) -> str:
+    def cookie_pair(self) -> str:
+        """The cookie as a request carries it, NAME=VALUE; empty where there is none."""
         # the stub keeps the whole Set-Cookie header
         return str(self.stub.cookie).split(";", 1)[0].strip()
 
@@ -369,7 +386,7 @@ class Session:
         def headers() -> dict[str, str]:
             with self._lock:
                 self._handed_out.generation = self._generation
-                return {"Cookie": self._cookie_pair()}
+                return {"Cookie": self.cookie_pair()}
 
         def renew() -> None:
             self._login(getattr(self._handed_out, "generation", self._generation))
@@ -387,13 +404,14 @@ class Session:
         )
 
     def close(self) -> None:
-        """Log out, once; a server that is away is no error any more."""
+        """Log out, once, unless the session is the run's; a server that is away is no error any more."""
         with self._lock:
             if not self._open:
                 return
             self._open = False
             try:
-                self.content.sessionManager.Logout()
+                if not self._share.leave():
+                    self.content.sessionManager.Logout()
             except (OSError, http.client.HTTPException, self.vmodl.MethodFault):
                 pass  # the session expires by itself
             self.stub.DropConnections()

@@ -97,6 +97,8 @@ class VmNic:
     connected: bool
     start_connected: bool
     addresses: tuple[str, ...]
+    #: Its PCI slot number, after which guests with systemd name it (ens192).
+    slot: int | None = None
 
     def as_dict(self) -> dict[str, Any]:
         return {**asdict(self), "addresses": list(self.addresses)}
@@ -244,6 +246,7 @@ def map_nics(devices: Iterable[Any], networks: Callable[[str], str | None], gues
                 connected=bool(connectable and connectable.connected),
                 start_connected=bool(connectable and connectable.startConnected),
                 addresses=addresses.get(device.key, ()),
+                slot=getattr(getattr(device, "slotInfo", None), "pciSlotNumber", None),
             )
         )
     return sorted(found, key=lambda n: n.key)

@@ -70,6 +70,32 @@ KINDS: dict[str, Kind] = {
         "drive letter without a disk",
         "Nothing, unless volumes are to be named after drive letters; newer VMware Tools tell it.",
     ),
+    "ferry.guest.hibernated": Kind(
+        WARNING,
+        "guest hibernated",
+        "Start it, and shut it down in full (Windows: 'shutdown /s /t 0', 'powercfg /h off'): a hibernated guest is not converted.",
+        also=CRITICAL,
+    ),
+    "ferry.guest.encrypted": Kind(
+        WARNING,
+        "guest encrypted",
+        "Install the target's drivers in the guest before, also in its initramfs: what is encrypted (LUKS, BitLocker) cannot be converted.",
+        also=CRITICAL,
+    ),
+    "ferry.guest.unknown": Kind(
+        WARNING,
+        "no system found",
+        "See whether it starts; nothing converts it (ferry_guest_convert: false lands it as it is).",
+        also=CRITICAL,
+    ),
+    "ferry.guest.virtio": Kind(
+        INFORMATION,
+        "no virtio drivers",
+        "Nothing where it keeps its hardware. For hardware: virtio it has to be converted (ferry_guest_convert).",
+    ),
+    "ferry.guest.unread": Kind(
+        INFORMATION, "guest not looked into", "Nothing; what its disks would have told is found when it is converted, at the latest."
+    ),
     "ferry.windows.fast_startup": Kind(
         INFORMATION,
         "Windows may hibernate",

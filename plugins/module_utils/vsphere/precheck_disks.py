@@ -47,7 +47,8 @@ def concerns_of(vm: SourceVm, wave: Wave, options: Options, why_no_files: WhyNoF
         yield found("vmware.disk.count.exceeds.limit", f"It has {len(vm.disks)} disks; some targets take {MOST_DISKS} at most.")
     for disk in vm.disks:
         yield from _disk(vm, disk, wave, shared)
-        yield from _way(disk, options, why_no_files)
+        if not options.imported:
+            yield from _way(disk, options, why_no_files)
     yield from _snapshots(vm, options)
     if options.warm:
         yield from _tracking(vm, wave, options)

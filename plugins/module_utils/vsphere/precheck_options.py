@@ -15,13 +15,15 @@ STRATEGIES = ("cold", "warm")
 #: The ways that a disk can be read, the best first (design, section 1); nbd stands for VDDK.
 TRANSPORTS = ("https", "nbd", "nfc")
 #: What one VM may have of its own.
-PER_VM = ("strategy", "transports", "on_timeout", "network_map", "storage_map")
+PER_VM = ("strategy", "transports", "on_timeout", "network_map", "storage_map", "target_name", "guest_convert")
 ON_TIMEOUT = ("fail", "poweroff")
 
 
 @dataclass(frozen=True)
 class Options:
-    """C(transports): those that may be used. C(on_timeout): what is done with a guest that does not shut down.
+    """C(target): who moves the disks: C(openshift) and C(harvester) have importers of their own. C(target_name): what the VM shall be called there.
+
+    C(transports): those that may be used. C(on_timeout): what is done with a guest that does not shut down.
 
     C(converts): the guest is converted for the target. C(check_maps): the maps are looked at here, by their keys; else the target's side does that.
     C(headroom_percent): of a disk's capacity that its snapshot may take. C(streams_per_host): NFC streams that one host carries.
@@ -36,11 +38,15 @@ class Options:
     storage_map: Mapping[str, Any] = field(default_factory=dict)
     check_maps: bool = False
     converts: bool = True
+    #: What was said of the conversion, where it was; else the hardware decides.
+    guest_convert: bool | None = None
     headroom_percent: float = 10.0
     streams_per_host: int = 10
     skew_seconds: float = 60.0
     certificate_days: float = 30.0
     distrusted_builds: Sequence[str] = field(default_factory=tuple)
+    target: str = ""
+    target_name: str = ""
 
     def __post_init__(self) -> None:
         step = "read the options"
@@ -56,6 +62,11 @@ class Options:
             raise BadInput(f"transports is empty; it can hold {', '.join(TRANSPORTS)}.", step=step)
         if not 0 <= self.headroom_percent <= 100:
             raise BadInput(f"headroom_percent is {self.headroom_percent:g}; it can be 0 to 100.", step=step)
+
+    @property
+    def imported(self) -> bool:
+        """Whether an importer of the target moves the disks, so that how this collection would read them does not matter."""
+        return self.target in ("openshift", "harvester")
 
     @property
     def warm(self) -> bool:

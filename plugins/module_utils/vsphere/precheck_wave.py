@@ -108,7 +108,8 @@ def _streams(wave: Wave, options: Options, options_of: OptionsOf, why_no_files: 
     """VDDK and HttpNfcLease both read through NFC of the host, which has 48 MB of memory for that by default."""
     per_host: Counter[str] = Counter()
     for vm in wave.vms.values():
-        if any(way_of(d, options_of(vm), why_no_files) in ("nfc", "nbd") for d in vm.disks):
+        own = options_of(vm)
+        if own.imported or any(way_of(d, own, why_no_files) in ("nfc", "nbd") for d in vm.disks):
             per_host[str(vm.facts["host_moref"] or "")] += 1
     for moref, count in per_host.items():
         if count > options.streams_per_host and moref:

@@ -63,6 +63,28 @@ NEEDS: tuple[Need, ...] = (
 )
 
 
+#: What Forklift asks for (pkg/controller/provider/container/vsphere/permissions.go, commit d42511bb).
+MTV_NEEDS: tuple[Need, ...] = (
+    Need("VirtualMachine.State.CreateSnapshot", VM, "freeze its disks for a copy"),
+    Need("VirtualMachine.State.RemoveSnapshot", VM, "remove that snapshot again"),
+    Need("VirtualMachine.Interact.PowerOff", VM, "shut the guest down"),
+    Need("VirtualMachine.Interact.PowerOn", VM, "start the source again where a migration fails"),
+    Need("VirtualMachine.Provisioning.DiskRandomRead", VM, "read disks through VDDK"),
+    Need("VirtualMachine.Provisioning.GetVmFiles", VM, "read disks through VDDK"),
+    Need("VirtualMachine.Config.ChangeTracking", VM, "ask for changed areas"),
+    Need("Datastore.Browse", DATASTORE, "find disks on the datastore"),
+    Need("Datastore.FileManagement", DATASTORE, "read disks from the datastore"),
+    Need("Cryptographer.Access", VM, "read encrypted disks", ("encrypted",)),
+)
+#: What Harvester's importer calls: ShutdownGuest, PowerOffVM_Task, ExportVm (pkg/source/vmware/client.go, v1.8.1).
+HARVESTER_NEEDS: tuple[Need, ...] = (
+    Need("VirtualMachine.Interact.PowerOff", VM, "shut the guest down"),
+    Need("VApp.Export", VM, "read disks as a stream (HttpNfcLease)"),
+)
+#: By who moves the disks.
+NEEDS_OF = {"openshift": MTV_NEEDS, "harvester": HARVESTER_NEEDS}
+
+
 def needed(vm: SourceVm, wave: Wave, options: Options, why_no_files: WhyNoFiles) -> Iterator[tuple[Need, str | None]]:
     """What the migration of C(vm) needs, each with the MoRef of what it is needed on; None for the root folder. Pure."""
     ways = {disk: way_of(disk, options, why_no_files) for disk in vm.disks}
@@ -71,8 +93,8 @@ def needed(vm: SourceVm, wave: Wave, options: Options, why_no_files: WhyNoFiles)
         so.add("encrypted")
     if not {BEFORE, STATE} <= wave.attributes:
         so.add("attributes")
-    stores = sorted({d.datastore_moref for d, way in ways.items() if way == "https" and d.datastore_moref})
-    for need in NEEDS:
+    stores = sorted({d.datastore_moref for d, way in ways.items() if (way == "https" or options.imported) and d.datastore_moref})
+    for need in NEEDS_OF.get(options.target, NEEDS):
         if so.isdisjoint(need.when):
             continue
         if need.on == DATASTORE:

@@ -15,7 +15,7 @@ import re
 from dataclasses import dataclass, field
 from typing import Any
 
-from .names import collisions, is_label
+from ansible_collections.ferry.vmware.plugins.module_utils.kubernetes_names import collisions, is_label
 
 API = "migration.harvesterhci.io/v1beta1"
 KINDS = {"vmware": "VmwareSource", "openstack": "OpenstackSource", "ova": "OvaSource"}
@@ -23,6 +23,8 @@ LABEL = "ferry.vmware/plan"
 NIC_MODELS = ("e1000", "e1000e", "ne2k_pci", "pcnet", "rtl8139", "virtio")
 DISK_BUSES = ("virtio", "scsi", "sata", "usb")
 GIB = 1 << 30
+#: The field is an int32; 68 years.
+LONGEST_SHUTDOWN = (1 << 31) - 1
 #: The states of an import in their order; before the first, its status is empty.
 STATES = (
     "virtualMachineImportValid",
@@ -62,8 +64,8 @@ class Made:
 def make(wave: list[dict[str, Any]], settings: dict[str, Any]) -> Made:
     """The objects of a wave. C(wave): what the inventory says of each VM: C(name), C(import), C(networks), C(storages).
 
-    C(settings): C(name), C(namespace), C(source), C(network_map), C(storage_map), C(force_power_off), C(shutdown_timeout), C(nic_model),
-    C(disk_bus), and C(facts): what M(ferry.vmware.vm_info) returned of the same VMs, where it was asked.
+    C(settings): C(name), C(namespace), C(source), C(network_map), C(storage_map), C(force_power_off), C(on_timeout), C(shutdown_timeout),
+    C(nic_model), C(disk_bus), and C(facts): what M(ferry.vmware.vm_info) returned of the same VMs, where it was asked.
     """
     made = Made()
     for what in ("name", "namespace"):
@@ -139,8 +141,7 @@ def _import(made: Made, vm: dict[str, Any], fact: dict[str, Any], settings: dict
         "networkMapping": _networks(made, name, vm, fact, settings),
         "defaultNetworkInterfaceModel": settings.get("nic_model") or "virtio",
         "defaultDiskBusType": settings.get("disk_bus") or "virtio",
-        "forcePowerOff": bool(settings.get("force_power_off")),
-        "gracefulShutdownTimeoutSeconds": int(settings.get("shutdown_timeout") or 60),
+        **_shutdown(fact, settings),
         "skipPreflightChecks": False,
     }
     storage = _storage(made, name, vm, fact, settings)
@@ -151,13 +152,19 @@ def _import(made: Made, vm: dict[str, Any], fact: dict[str, Any], settings: dict
         folder = str(fact["folder"]).removeprefix(f"/{fact['datacenter']}/vm").strip("/")
         if folder:
             spec["folder"] = folder
-        if int(fact["cores_per_socket"]) > 1:
-            made.notes.append(
-                f"{name} has {fact['cpus']} vCPUs, {fact['cores_per_socket']} a socket: the importer multiplies both and makes"
-                f" {int(fact['cpus']) * int(fact['cores_per_socket'])}. Mend it in Harvester before the VM is used"
-            )
     spec |= vm.get("import") or {}
     made.imports.append(_object("VirtualMachineImport", name.lower(), settings["namespace"], spec, {LABEL: settings["name"]}))
+
+
+def _shutdown(fact: dict[str, Any], settings: dict[str, Any]) -> Object:
+    """How the VM comes to be off. The importer pulls the plug of a guest that takes longer than its timeout, always; so where nobody may,
+    the timeout is as long as it can be. Without VMware Tools it refuses a VM that runs, unless it may pull the plug at once."""
+    allowed = settings.get("on_timeout") == "poweroff"
+    mute = fact.get("power") == "on" and fact.get("tools_running") != "guestToolsRunning"
+    return {
+        "forcePowerOff": bool(settings.get("force_power_off")) or (allowed and mute),
+        "gracefulShutdownTimeoutSeconds": int(settings.get("shutdown_timeout") or 60) if allowed else LONGEST_SHUTDOWN,
+    }
 
 
 def _networks(made: Made, name: str, vm: dict[str, Any], fact: dict[str, Any], settings: dict[str, Any]) -> list[Object]:
@@ -230,14 +237,24 @@ def _row(found: Object, shares: dict[str, int]) -> dict[str, Any]:
         why = [
             "the importer takes it for invalid and says the reason in its log only (deployment of vm-import-controller in harvester-system)"
         ]
-    disks = [d.get("VirtualMachineImage") for d in status.get("diskImportStatus") or []]
-    known = [shares[d] for d in disks if d in shares]
+    images = status.get("diskImportStatus") or []
+    known = [shares[d["VirtualMachineImage"]] for d in images if d.get("VirtualMachineImage") in shares]
+    over = state in STATES[STATES.index("diskImagesReady") :]
+    disks = []
+    for disk in images:
+        size = int(disk.get("diskSize") or 0)
+        share = 100 if over else shares.get(str(disk.get("VirtualMachineImage")), 0)
+        disks.append({"name": disk.get("diskName"), "done": size * share // 100, "total": size})
+    types = {c.get("type") for c in told if c.get("status") == "True"}
     return {
         "name": found["metadata"]["name"],
         "vm": (found.get("spec") or {}).get("virtualMachineName"),
         "made": status.get("newVirtualMachine") or status.get("importedVirtualMachineName"),
         "state": state,
         "failed": state in FAILURES,
+        "disks": disks,
+        # It was asked to, and the importer waits for it.
+        "shutting_down": state == "sourceReady" and "VMShutdownGuest" in types and "VMPoweredOff" not in types,
         "percent": sum(known) // len(known) if known else None,
         "reasons": why if state != STATES[-1] else [],
     }
@@ -245,4 +262,6 @@ def _row(found: Object, shares: dict[str, int]) -> dict[str, Any]:
 
 def _line(row: dict[str, Any]) -> str:
     share = f", images {row['percent']} %" if row["percent"] is not None and row["state"] == "diskImageSubmitted" else ""
+    if row["shutting_down"]:
+        share = ", its guest is shutting down"
     return f"{row['vm']}: {row['state'] or 'not looked at yet'}{share}" + (f": {'; '.join(row['reasons'])}" if row["reasons"] else "")

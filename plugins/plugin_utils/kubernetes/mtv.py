@@ -14,7 +14,7 @@ import base64
 from dataclasses import dataclass, field
 from typing import Any
 
-from .names import collisions, is_label, to_label
+from ansible_collections.ferry.vmware.plugins.module_utils.kubernetes_names import collisions, is_label, to_label
 
 API = "forklift.konveyor.io/v1beta1"
 TYPES = ("vsphere", "ovirt", "openstack", "ova", "openshift")

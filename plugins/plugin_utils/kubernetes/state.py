@@ -96,8 +96,7 @@ def vm_row(vm: Object) -> dict[str, Any]:
     said += [str(r) for r in (vm.get("error") or {}).get("reasons") or [] if r not in known]
     waits = vm.get("phase") == "CopyingPaused" and ((vm.get("warm") or {}).get("successes") or 0) > 0
     transfer: Object = next((s for s in pipeline if str(s.get("name", "")).startswith("DiskTransfer")), {})
-    megabytes = (transfer.get("annotations") or {}).get("unit") == "MB"
-    counted = {k: int((transfer.get("progress") or {}).get(k) or 0) * (1 << 20 if megabytes else 1) for k in ("completed", "total")}
+    counted = _bytes(transfer, transfer)
     return {
         "name": vm.get("newName") or vm.get("targetName") or vm.get("name") or vm.get("id"),
         "id": vm.get("id"),
@@ -105,19 +104,22 @@ def vm_row(vm: Object) -> dict[str, Any]:
         "state": end.lower() or ("precopied" if waits else "running"),
         "phase": vm.get("phase"),
         "step": step.get("name", ""),
-        "done": counted["completed"],
-        "total": counted["total"],
+        "done": counted[0],
+        "total": counted[1],
         "precopies": (vm.get("warm") or {}).get("successes", 0),
         "disks": [
-            {
-                "name": t.get("name"),
-                "done": int((t.get("progress") or {}).get("completed") or 0),
-                "total": int((t.get("progress") or {}).get("total") or 0),
-            }
-            for t in transfer.get("tasks") or []
+            dict(zip(("name", "done", "total"), (t.get("name"), *_bytes(t, transfer)), strict=True)) for t in transfer.get("tasks") or []
         ],
         "reasons": said if end != "Succeeded" else [],
     }
+
+
+def _bytes(part: Object, step: Object) -> tuple[int, int]:
+    """How much of a step or of one of its tasks is done, and of how much; in bytes where the step counts MB (which are MiB)."""
+    megabytes = (step.get("annotations") or {}).get("unit") == "MB"
+    counted = part.get("progress") or {}
+    done, total = (int(counted.get(key) or 0) * (1 << 20 if megabytes else 1) for key in ("completed", "total"))
+    return done, total
 
 
 def line(row: dict[str, Any]) -> str:

@@ -23,7 +23,7 @@ from ansible_collections.ferry.vmware.plugins.plugin_utils.plan.schedule import 
 
 VERSION = 1
 #: Phases in which a VM is away, by strategy.
-AWAY = {"cold": ("copy", "verify", "land", "ready"), "warm": ("cutover", "land", "ready")}
+AWAY = {"cold": ("copy", "verify", "convert", "land", "ready"), "warm": ("cutover", "convert", "land", "ready")}
 _MEND = "mend what it names, then make the plan again"
 
 
@@ -107,6 +107,8 @@ def terms_of(said: Mapping[str, Any]) -> Terms:
         interval=number("interval", 60.0) or 0.0,
         least=max(1, int(number("min_cycles", 1.0) or 1)),
         cutover_at=str(said.get("cutover_at") or ""),
+        convert=number("convert_seconds", None),
+        converts=str(said.get("converts") or "").lower() in ("true", "yes", "1"),
     )
     if found.cutover_at:
         epoch(found.cutover_at)

@@ -16,6 +16,7 @@ from typing import Any
 
 from ansible_collections.ferry.vmware.plugins.module_utils.concerns import CRITICAL
 from ansible_collections.ferry.vmware.plugins.module_utils.disk.errors import BadInput
+from ansible_collections.ferry.vmware.plugins.module_utils.transfer.lasting import RUNNER_VARIABLE
 from ansible_collections.ferry.vmware.plugins.plugin_utils.plan.build import VERSION
 from ansible_collections.ferry.vmware.plugins.plugin_utils.progress_lines import printable, size
 
@@ -115,9 +116,15 @@ def made_at(plan: Mapping[str, Any]) -> datetime.datetime:
 
 
 def newer_sources(plan: Mapping[str, Any], sources: Sequence[str]) -> list[str]:
-    """Those of the inventory's C(sources) (files, or folders of files) that were changed after the plan was made."""
+    """Those of the inventory's C(sources) (files, or folders of files) that were changed after the plan was made.
+
+    Where ansible-runner or AWX runs us it writes the inventory anew for each job, into the job's own folder: that says nothing.
+    """
     made = made_at(plan).timestamp()
-    return [source for source in sources if _changed(source) > made + 1]  # the plan tells whole seconds
+    artifacts = os.environ.get(RUNNER_VARIABLE) or ""
+    job = os.path.join(os.path.dirname(os.path.dirname(artifacts)), "inventory") if artifacts else ""
+    own = [s for s in sources if not (job and os.path.commonpath([os.path.abspath(s), job]) == job)]
+    return [source for source in own if _changed(source) > made + 1]  # the plan tells whole seconds
 
 
 def _changed(path: str) -> float:
@@ -140,9 +147,10 @@ def _files(path: str) -> Iterator[str]:
                 yield os.path.join(folder, name)
 
 
-def compare(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[Drift]:
+def compare(old: Mapping[str, Any], new: Mapping[str, Any], part: bool = False) -> list[Drift]:
     """Everything in which the wave of C(new) is another than in C(old).
 
+    :param part: C(new) is a part of the wave only, such as a slice: VMs that are not in it are not missed.
     :raises BadInput: C(old) is of another vCenter.
     """
     was, now = (str((plan.get("vcenter") or {}).get("instance") or "") for plan in (old, new))
@@ -154,7 +162,7 @@ def compare(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[Drift]:
     out = [
         _drift(host, "wave", "in the plan", "gone", f"{host} is in the plan, and no longer in the wave")
         for host in before
-        if host not in after
+        if host not in after and not part
     ]
     out += [
         _drift(host, "wave", "not in the plan", "new", f"{host} is in the wave, and not in the plan")

@@ -19,7 +19,7 @@ MB = 1_000_000
 #: Bytes per second by transport where nothing is known: what a 1 GbE link and a copy read back from its target come to.
 RATES = {"https": 80 * MB, "nfc": 60 * MB, "nbd": 100 * MB}
 #: Seconds that steps take beside copying where nothing is known.
-STEPS = {"prepare": 10.0, "copy": 15.0, "cycle": 15.0, "cutover": 15.0, "land": 30.0, "ready": 10.0, "note": 3.0}
+STEPS = {"prepare": 10.0, "copy": 15.0, "cycle": 15.0, "cutover": 15.0, "convert": 300.0, "land": 30.0, "ready": 10.0, "note": 3.0}
 #: Share of what a disk holds that a guest writes in an hour, where nothing is known.
 CHURN_SHARE = 0.02
 #: A part of a phase that is less than this share of it does not decide what the whole phase rests on.
@@ -46,6 +46,9 @@ class Terms:
     interval: float = 60.0
     least: int = 1
     cutover_at: str = ""
+    #: Whether its guest is converted, and the seconds that were stated for it.
+    converts: bool = False
+    convert: float | None = None
 
 
 @dataclass(frozen=True)
@@ -244,6 +247,8 @@ def phases_of(
         if proof:
             out.append(_phase("verify", Figure(0.0, MEASURED), proof, rate))
     if lands:
+        if terms.converts:
+            out.append(_phase("convert", pace.step("convert", terms.convert)))
         # What the user states is for landing and readiness together.
         out.append(_phase("land", pace.step("land", terms.landing)))
         if terms.landing is None:

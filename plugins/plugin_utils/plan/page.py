@@ -28,7 +28,7 @@ BASIS = {
 #: Rows of the picture, one for each VM that goes at the same time as others; further ones would not be told apart.
 _ROWS = 64
 #: Phases in the order of a migration.
-PHASES = ("prepare", "precopy", "copy", "verify", "cutover", "land", "ready", "note")
+PHASES = ("prepare", "precopy", "copy", "verify", "cutover", "convert", "land", "ready", "note")
 
 
 def _clean(value: Any) -> Any:

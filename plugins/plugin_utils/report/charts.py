@@ -82,7 +82,7 @@ def picture(entries: Sequence[Entry], t: Labels, now: float) -> Picture | None:
     going = any(e.vm.state == "running" for e in entries)
     shown = timeline(rows, span, t("What each machine did, over time"), row_height=height, now=now if going else None)
     lanes = [Lane(e.vm.name, f"#vm{n}") for n, e in enumerate(entries, 1)] if len(entries) <= LOW else []
-    order = ("precheck", "plan", "prepare", "precopy", "copy", "verify", "cutover", "land", "ready", "note", "failed")
+    order = ("precheck", "plan", "prepare", "precopy", "copy", "verify", "cutover", "convert", "land", "ready", "note", "failed")
     return Picture(shown, lanes, height, [k for k in order if k in kinds], span.began, span.began + span.seconds)
 
 

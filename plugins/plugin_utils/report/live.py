@@ -44,8 +44,12 @@ BEAT = 30.0
 
 def run_name() -> str:
     """What all forks of one ansible-playbook have in common, and no other run has."""
-    parent = os.getppid()
-    return f"{socket.gethostname()}-{parent}-{start_time(parent)}"
+    return name_of_process(os.getppid())
+
+
+def name_of_process(pid: int) -> str:
+    """What no other process has had or will have: the machine, the number and the start of C(pid)."""
+    return f"{socket.gethostname()}-{pid}-{start_time(pid)}"
 
 
 def file_of(folder: str, host: str) -> str:

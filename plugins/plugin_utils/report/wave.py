@@ -76,7 +76,8 @@ def plain_entries(vms: Sequence[Vm]) -> list[Entry]:
     return [Entry(vm) for vm in vms]
 
 
-def _result(row: Mapping[str, Any] | None) -> Vm | None:
+def result_of(row: Mapping[str, Any] | None) -> Vm | None:
+    """The VM that a kept result tells of; None where it is none."""
     if row is None:
         return None
     try:
@@ -123,7 +124,7 @@ def _entry(history: History, run: str, now: float, mine: bool) -> Entry:
     attempt = history.now
     of_this_run = attempt.run == run
     alive = of_this_run or (attempt.ended is None and now - attempt.touched < FRESH)
-    result = _result(attempt.result)
+    result = result_of(attempt.result)
     if not alive and mine:
         # It will come to it. What earlier runs did is told below it.
         vm = Vm(history.name or history.host, "waiting")

@@ -24,6 +24,7 @@ WORDS: dict[str, str] = {
     "copy": "コピー",
     "verify": "検証",
     "cutover": "切り替え",
+    "convert": "ゲスト変換",
     "land": "移行先の作成",
     "ready": "準備完了",
     "note": "記録",

@@ -83,6 +83,12 @@ def build() -> dict[str, Path]:
     return found
 
 
+def crds(*folders: str) -> list[dict[str, Any]]:
+    """The definitions in C(crds) (the importers' own) and C(crds_own) (what they need beside them), or in one of both."""
+    found = [p for folder in folders or ("crds", "crds_own") for p in sorted((SOURCE / folder).glob("*.yaml"))]
+    return [yaml.safe_load(p.read_text(encoding="utf-8")) for p in found]
+
+
 class Kubernetes:
     """One API server with etcd and the stand-ins in a lab's state folder. Each start begins with an empty etcd."""
 
@@ -226,15 +232,16 @@ class Kubernetes:
     def _load_crds(self) -> None:
         api = self.api()
         try:
-            for path in sorted((SOURCE / "crds").glob("*.yaml")):
-                api.create(CRD, "", yaml.safe_load(path.read_text(encoding="utf-8")))
-            wanted = {yaml.safe_load(p.read_text(encoding="utf-8"))["metadata"]["name"] for p in (SOURCE / "crds").glob("*.yaml")}
+            definitions = crds()
+            for one in definitions:
+                api.create(CRD, "", one)
+            wanted = {one["metadata"]["name"] for one in definitions}
 
             def established() -> bool:
                 found = {
                     o["metadata"]["name"]
                     for o in api.list(CRD)
-                    if any(c["type"] == "Established" and c["status"] == "True" for c in o.get("status", {}).get("conditions", []))
+                    if any(c["type"] == "Established" and c["status"] == "True" for c in (o.get("status") or {}).get("conditions") or [])
                 }
                 return wanted <= found
 

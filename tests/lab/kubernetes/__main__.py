@@ -29,6 +29,8 @@ DEFAULTS: dict[str, Any] = {
     "failing_vms": {},
     "precopy_seconds": 1,
     "hold": "",
+    "sources": {},
+    "made_wrong": {},
 }
 
 

@@ -44,6 +44,8 @@ NAMESPACE = Kind("v1", "namespaces", namespaced=False)
 SECRET = Kind("v1", "secrets")
 CLAIM = Kind("v1", "persistentvolumeclaims")
 STORAGE_CLASS = Kind("storage.k8s.io/v1", "storageclasses", namespaced=False)
+VM = Kind("kubevirt.io/v1", "virtualmachines")
+ATTACHMENT = Kind("k8s.cni.cncf.io/v1", "network-attachment-definitions")
 CRD = Kind("apiextensions.k8s.io/v1", "customresourcedefinitions", namespaced=False)
 FORKLIFT = "forklift.konveyor.io/v1beta1"
 IMPORTER = "migration.harvesterhci.io/v1beta1"

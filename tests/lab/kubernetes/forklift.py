@@ -14,6 +14,7 @@ import copy
 import re
 from typing import Any
 
+from . import machines
 from .api import FORKLIFT, SECRET, Api, Kind, Object
 from .clock import later, now, parsed
 
@@ -24,6 +25,7 @@ NETWORK_MAP = Kind(FORKLIFT, "networkmaps")
 STORAGE_MAP = Kind(FORKLIFT, "storagemaps")
 PLAN = Kind(FORKLIFT, "plans")
 MIGRATION = Kind(FORKLIFT, "migrations")
+CONTROLLER = Kind(FORKLIFT, "forkliftcontrollers")
 
 #: What a provider's Secret must have, by the provider's type.
 KEYS = {"vsphere": ("user", "password"), "ovirt": ("user", "password"), "openstack": (), "ova": ("url",), "openshift": ("token",)}
@@ -138,6 +140,11 @@ class Forklift:
                 faults.append(
                     condition(f"{side.title()}ProviderNotReady", "Critical", f"The {side} provider does not have the Ready condition.")
                 )
+        source = self._ref(PROVIDER, spec["provider"]["source"], namespace) or {"spec": {}}
+        image = source["spec"].get("settings", {}).get("vddkInitImage") or self._global_image()
+        if spec.get("type") == "warm" and source["spec"].get("type") == "vsphere" and not image:
+            said = "VDDK image is required for warm migration. Set it on the source provider or configure a global VDDK image."
+            faults.append(condition("VDDKInitImageUnavailable", "Critical", said, "NotSet"))
         for key, kind, word in (("network", NETWORK_MAP, "NetworkMap"), ("storage", STORAGE_MAP, "StorageMap")):
             if not has(self._ref(kind, spec["map"][key], namespace), "Ready"):
                 faults.append(condition(f"{word}NotReady", "Critical", f"{word} does not have Ready condition."))
@@ -156,6 +163,10 @@ class Forklift:
                         condition("HookNotReady", "Critical", "Hook does not have Ready condition.", items=[hook["hook"].get("name", "")])
                     )
         return faults
+
+    def _global_image(self) -> str:
+        found = self.api.list(CONTROLLER)
+        return str(found[0]["spec"].get("vddk_image", "")) if found else ""
 
     def _plan(self, plan: Object, migrations: list[Object]) -> None:
         meta, old = plan["metadata"], plan.get("status", {})
@@ -199,7 +210,7 @@ class Forklift:
         else:
             vms = copy.deepcopy(plan["status"]["migration"]["vms"])
             for vm in vms:
-                self._advance(vm, migration["spec"], spec.get("type") == "warm")
+                self._advance(vm, migration["spec"], plan)
         progress: Object = {"started": begun or now(), "vms": vms}
         ends = [end for end in map(_ended, vms) if end]
         conditions, of_plan = [], [ready]
@@ -244,9 +255,23 @@ class Forklift:
         vm |= {"phase": "Completed", "completed": now()}
         vm["conditions"] = [condition(end, category, f"The VM migration has {end.upper()}.")]
 
-    def _advance(self, vm: Object, asked: Object, warm: bool) -> None:
+    def _create(self, vm: Object, plan: Object) -> None:
+        """The VM, where it is said what its source is."""
+        spec, namespace = plan["spec"], plan["metadata"]["namespace"]
+        names = [str(n) for n in (vm.get("id"), vm.get("name")) if n]
+        source = next((self.switches["sources"][n] for n in names if n in self.switches["sources"]), None)
+        found = self._ref(NETWORK_MAP, spec["map"]["network"], namespace)
+        if source is None or found is None:
+            return
+        rows = {row["source"].get(key): row["destination"] for row in found["spec"]["map"] for key in ("id", "name")}
+        networks = [rows[nic["network_moref"] if nic.get("network_moref") in rows else nic["network"]] for nic in source["nics"]]
+        wrong: Object = next((self.switches["made_wrong"][n] for n in names if n in self.switches["made_wrong"]), {})
+        machines.forklift(self.api, str(vm["newName"]), spec["targetNamespace"], source, networks, wrong)
+
+    def _advance(self, vm: Object, asked: Object, plan: Object) -> None:
         if vm.get("completed"):
             return
+        warm = plan["spec"].get("type") == "warm"
         names = {vm.get("id"), vm.get("name")} - {None}
         if any({c.get("id"), c.get("name")} & names for c in asked.get("cancel", [])):
             self._end(vm, "Canceled")
@@ -279,6 +304,8 @@ class Forklift:
             step["completed"] = now()
             if step["name"] == "DiskTransfer" and warm:
                 self._precopied(vm)
+            if step["name"] == "VirtualMachineCreation":
+                self._create(vm, plan)
 
     def _precopied(self, vm: Object) -> None:
         vm["warm"]["successes"] += 1

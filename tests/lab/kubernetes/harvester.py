@@ -12,7 +12,8 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from .api import HARVESTER, IMPORTER, SECRET, Api, ApiError, Kind, Object
+from . import machines
+from .api import ATTACHMENT, HARVESTER, IMPORTER, SECRET, STORAGE_CLASS, Api, ApiError, Kind, Object
 from .clock import now
 
 ADDON = Kind(HARVESTER, "addons")
@@ -82,7 +83,7 @@ class Importer:
         if state == "":
             missing = vm in self.switches["missing_vms"] and not spec.get("forcePowerOff")
             # The reason is in the controller's log only.
-            bad = not vm or source is None or missing or not NAME.fullmatch(vm.lower())
+            bad = not vm or source is None or missing or not NAME.fullmatch(vm.lower()) or self._unknown(found)
             self._write(found, importStatus="virtualMachineImportInvalid" if bad else "virtualMachineImportValid")
         elif state == "virtualMachineImportValid":
             if source is not None and source.get("status", {}).get("status") == "clusterReady":
@@ -94,12 +95,32 @@ class Importer:
         elif state == "diskImageSubmitted":
             self._images(found)
         elif state == "diskImagesReady":
+            self._create(found, vm)
             self._write(found, importStatus="virtualMachineCreated", newVirtualMachine=vm.lower(), importedVirtualMachineName=vm.lower())
         elif state == "virtualMachineCreated":
             self._write(found, importStatus=END)
 
+    def _unknown(self, found: Object) -> bool:
+        """Whether it names a storage class or a network that is not there."""
+        spec, namespace = found.get("spec", {}), found["metadata"]["namespace"]
+        if spec.get("storageClass") and self.api.get(STORAGE_CLASS, "", spec["storageClass"]) is None:
+            return True
+        places = [str(m.get("destinationNetwork", "")).rpartition("/") for m in spec.get("networkMapping") or []]
+        return any(self.api.get(ATTACHMENT, space or namespace, name) is None for space, _slash, name in places)
+
+    def _create(self, found: Object, vm: str) -> None:
+        """The VM, where it is said what its source is."""
+        source = self.switches["sources"].get(vm)
+        if source is not None:
+            wrong = self.switches["made_wrong"].get(vm, {})
+            mapping, images = found["spec"].get("networkMapping") or [], found["status"]["diskImportStatus"]
+            machines.harvester(self.api, vm.lower(), found["metadata"]["namespace"], source, mapping, images, wrong)
+
     def _export(self, found: Object, vm: str) -> None:
         if vm in self.switches["missing_vms"] or self.switches["hold"] == "sourceReady":
+            return
+        if self.switches["hold"] == "VMShutdownGuest":
+            self._write(found, importConditions=[condition("VMShutdownGuest")])
             return
         failing = self.switches["failing_vms"].get(vm)
         if failing is not None:
@@ -107,7 +128,8 @@ class Importer:
             self._write(found, importStatus="VMMigrationFailed", importConditions=[says])
             return
         done = [condition("VMShutdownGuest"), condition("VMPoweringOff"), condition("VMPoweredOff"), condition("VMExported")]
-        disks = [{"diskName": f"{vm.lower()}-disk-{n}.img", "diskSize": 1 << 30, "busType": "virtio"} for n in range(2)]
+        sizes = [d["capacity"] for d in self.switches["sources"].get(vm, {}).get("disks", [])] or [1 << 30] * 2
+        disks = [{"diskName": f"{vm.lower()}-disk-{n}.img", "diskSize": size, "busType": "virtio"} for n, size in enumerate(sizes)]
         self._write(found, importStatus="disksExported", importConditions=done, diskImportStatus=disks)
 
     def _submit(self, found: Object, vm: str) -> None:

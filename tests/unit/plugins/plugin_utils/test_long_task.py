@@ -320,5 +320,8 @@ def test_two_playbooks_at_once_are_one_run(site: Site) -> None:
     time.sleep(0.5)
     site.go()
     outputs = [p.end() for p in both]
-    assert len(site.log("begin")) == 1, outputs
+    assert [p.returncode for p in both] == [0, 0], outputs
+    # Whoever comes too late for the result asks again. Never do two work at the same time.
+    words = [word for _name, word, _pid in site.log("") if not word.startswith("busy:")]
+    assert words in (["begin", "end"], ["begin", "end", "begin", "end"]), outputs
     assert any("changed=1" in output for output in outputs)

@@ -175,3 +175,20 @@ def test_a_plan_that_is_older_than_the_inventory(tmp_path: Path) -> None:
     assert drift.newer_sources(plan, [str(inventory), "localhost,", str(tmp_path / "absent")]) == []
     os.utime(inventory / "group_vars" / "all.yml", (NOW.timestamp() + 60,) * 2)
     assert drift.newer_sources(plan, [str(inventory), "localhost,"]) == [str(inventory)]
+
+
+def test_a_job_s_own_inventory_says_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """ansible-runner and AWX write it anew for each job."""
+    plan = plan_of(given(1))
+    for name in ("inventory/hosts", "inventoryx/hosts"):
+        (tmp_path / name).parent.mkdir()
+        (tmp_path / name).write_text("x")
+        os.utime(tmp_path / name, (NOW.timestamp() + 60,) * 2)
+    monkeypatch.setenv("AWX_ISOLATED_DATA_DIR", str(tmp_path / "artifacts" / "4711"))
+    other = str(tmp_path / "inventoryx")
+    assert drift.newer_sources(plan, [str(tmp_path / "inventory" / "hosts"), other, "localhost,"]) == [other]
+
+
+def test_a_slice_misses_nobody() -> None:
+    whole, part = plan_of(given(1), given(2)), plan_of(given(2), given(3))
+    assert [(d.vm, d.now) for d in drift.compare(whole, part, part=True)] == [("vm0003", "new")]

@@ -146,3 +146,13 @@ def test_where_all_is_there_nothing_takes_time() -> None:
 def test_a_stated_landing_is_landing_and_readiness_together() -> None:
     found = phases(needs(), terms=Terms(landing=42.0))
     assert found["land"].alone == 42 and found["land"].basis == STATED and "ready" not in found
+
+
+def test_a_conversion_takes_its_time_before_the_landing() -> None:
+    found = phases(needs(), terms=Terms(converts=True))
+    assert list(found) == ["prepare", "copy", "verify", "convert", "land", "ready", "note"]
+    assert (found["convert"].alone, found["convert"].basis) == (estimate.STEPS["convert"], GUESS)
+    known = Pace(PACE.transports, {**PACE.steps, "convert": {"seconds": 90.0, "count": 2}})
+    assert (phases(needs(), terms=Terms(converts=True), pace=known)["convert"].alone) == 90
+    assert phases(needs(), terms=Terms(converts=True, convert=60.0), pace=known)["convert"].basis == STATED
+    assert "convert" not in phases(needs(), terms=Terms(converts=True, strategy="warm", phases=("precopy",)))

@@ -14,8 +14,9 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from ansible_collections.ferry.vmware.plugins.module_utils.openstack_cloud import precheck_catalogue as target
+from ansible_collections.ferry.vmware.plugins.module_utils.vsphere import importer_catalogue as importers
 from ansible_collections.ferry.vmware.plugins.module_utils.vsphere import precheck_catalogue as source
-from ansible_collections.ferry.vmware.plugins.module_utils.vsphere.privileges import NEEDS
+from ansible_collections.ferry.vmware.plugins.module_utils.vsphere.privileges import HARVESTER_NEEDS, MTV_NEEDS, NEEDS, Need
 
 PAGE = Path(__file__).resolve().parents[5] / "docs" / "docsite" / "rst" / "precheck.rst"
 
@@ -32,9 +33,27 @@ def tables() -> dict[str, str]:
     ours = [(f"``{i}``", k.category + (f", {k.also}" if k.also else ""), k.label, k.advice) for i, k in source.KINDS.items()]
     theirs = [(f"``{i}``", k.category, k.label, k.advice) for i, k in target.KINDS.items()]
     when = {"always": "always", "attributes": "the first time", "nbd": "VDDK", "nfc": "NFC", "encrypted": "encrypted machines"}
-    needs = [(f"``{n.privilege}``", n.on, ", ".join(when.get(w, w) for w in n.when), f"To {n.why}") for n in NEEDS]
+
+    def privileges(needs: Iterable[Need]) -> str:
+        rows = [(f"``{n.privilege}``", n.on, ", ".join(when.get(w, w) for w in n.when), f"To {n.why}") for n in needs]
+        return table(("Privilege", "On", "When", "Why"), rows)
+
+    there = [
+        (
+            f"``{i}``",
+            row.label,
+            row.openshift or "–",
+            row.harvester or "–",
+            importers.advice_of(i, importers.OPENSHIFT if row.openshift else importers.HARVESTER),
+        )
+        for i, row in importers.ROWS.items()
+        if row.openshift or row.harvester
+    ]
     return {
-        "privileges": table(("Privilege", "On", "When", "Why"), needs),
+        "privileges": privileges(NEEDS),
+        "privileges of MTV": privileges(MTV_NEEDS),
+        "privileges of Harvester": privileges(HARVESTER_NEEDS),
+        "importers": table(("Id", "Label", "OpenShift", "Harvester", "What to do"), there),
         "source": table(head, ours),
         "target": table(head, theirs),
     }

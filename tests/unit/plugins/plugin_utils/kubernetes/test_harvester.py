@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from ansible_collections.ferry.vmware.plugins.plugin_utils.kubernetes import harvester
+from ansible_collections.ferry.vmware.plugins.plugin_utils.kubernetes.harvester import LONGEST_SHUTDOWN
 
 
 def fact(name: str, **more: Any) -> dict[str, Any]:
@@ -51,7 +52,7 @@ def test_a_wave_becomes_imports() -> None:
     assert (web["folder"], db.get("folder")) == ("prod/web", None)
     assert web["networkMapping"] == [{"sourceNetwork": "VM Network", "destinationNetwork": "default/vlan1"}]
     assert web["storageClass"] == "longhorn"
-    assert (web["forcePowerOff"], web["gracefulShutdownTimeoutSeconds"], web["skipPreflightChecks"]) == (False, 60, False)
+    assert (web["forcePowerOff"], web["gracefulShutdownTimeoutSeconds"], web["skipPreflightChecks"]) == (False, LONGEST_SHUTDOWN, False)
     assert found.scratch_gib == 8
 
 
@@ -90,7 +91,6 @@ def test_what_somebody_should_know() -> None:
     found = made(fact("a", cpus=4, cores_per_socket=2, nics=[{"network": "dmz"}]), network_map={"*": "ignored"})
     assert found.errors == []
     assert found.imports[0]["spec"]["networkMapping"] == []
-    assert any("makes 8" in n for n in found.notes)
     assert any("loses its card on 'dmz'" in n for n in found.notes)
 
 
@@ -130,3 +130,20 @@ def test_an_empty_status_of_a_source_means_something() -> None:
     assert harvester.source_state({"status": {"status": "clusterReady"}}) == {"ready": True, "why": ""}
     assert "Secret lacks a key" in harvester.source_state({})["why"]
     assert "clusterNotReady" in harvester.source_state({"status": {"status": "clusterNotReady"}})["why"]
+
+
+@pytest.mark.parametrize(
+    ("power", "tools", "settings", "wanted"),
+    [
+        # Nobody may pull the plug: the importer does after its timeout, always, so that is as long as it can be.
+        ("on", "guestToolsRunning", {"on_timeout": "fail"}, (False, LONGEST_SHUTDOWN)),
+        ("on", "guestToolsNotRunning", {"on_timeout": "fail"}, (False, LONGEST_SHUTDOWN)),
+        ("on", "guestToolsRunning", {"on_timeout": "poweroff", "shutdown_timeout": 300}, (False, 300)),
+        ("on", "guestToolsNotRunning", {"on_timeout": "poweroff", "shutdown_timeout": 300}, (True, 300)),
+        ("off", "guestToolsNotRunning", {"on_timeout": "poweroff"}, (False, 60)),
+        ("on", "guestToolsRunning", {"force_power_off": True}, (True, LONGEST_SHUTDOWN)),
+    ],
+)
+def test_how_a_vm_comes_to_be_off(power: str, tools: str, settings: dict[str, Any], wanted: tuple[bool, int]) -> None:
+    spec = made(fact("a", power=power, tools_running=tools), **settings).imports[0]["spec"]
+    assert (spec["forcePowerOff"], spec["gracefulShutdownTimeoutSeconds"]) == wanted

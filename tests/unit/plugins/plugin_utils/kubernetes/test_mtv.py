@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
+from ansible_collections.ferry.vmware.plugins.module_utils.kubernetes_names import is_label, to_label
 from ansible_collections.ferry.vmware.plugins.plugin_utils.kubernetes import mtv
-from ansible_collections.ferry.vmware.plugins.plugin_utils.kubernetes.names import is_label, to_label
 
 
 def fact(name: str, moref: str, networks: tuple[str, ...] = ("VM Network",), stores: tuple[str, ...] = ("fast",)) -> dict[str, Any]:
