@@ -150,9 +150,7 @@ def test_the_same_guest_unconverted_does_not_start(site: GuestSite, migrated: Ru
     libvirt_lab.wait_for_console(site.cloud, server.id, "ALERT!.*vg0-root does not exist", 900)
 
 
-@pytest.mark.fault(
-    "A guest cannot be converted", "guest", "no server is made, the volumes are as copied; rolled back, its source runs"
-)
+@pytest.mark.fault("A guest cannot be converted", "guest", "no server is made, the volumes are as copied; rolled back, its source runs")
 def test_a_guest_that_cannot_be_converted_is_rolled_back_and_its_source_runs(site: GuestSite, migrated: Run) -> None:
     row = migrated.result("broken")
     assert row["state"] == "failed" and "no_boot_loader" in json.dumps(row["errors"]), row["errors"]

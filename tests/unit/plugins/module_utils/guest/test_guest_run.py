@@ -107,9 +107,7 @@ def test_check_mode_only_looks(programs: Path, tmp_path: Path) -> None:
     assert not any(line.startswith(("upload", "rm-f")) or "readonly:false" in line for line in asked(programs))
 
 
-@pytest.mark.fault(
-    "virt-v2v fails", "guest", "its layers are thrown away, the disks are as they were, and its words are told"
-)
+@pytest.mark.fault("virt-v2v fails", "guest", "its layers are thrown away, the disks are as they were, and its words are told")
 @pytest.mark.parametrize(
     ("file", "code"),
     [("v2v-no-boot-loader.txt", "no_boot_loader"), ("v2v-no-space.txt", "no_space"), ("v2v-read-only.txt", "hibernated")],
@@ -152,9 +150,7 @@ def test_an_unknown_system_is_an_error_or_left_as_it_is(programs: Path, tmp_path
     assert (result["action"], result["changed"], result["target"]) == ("skipped", False, None)
 
 
-@pytest.mark.fault(
-    "libguestfs' appliance dies", "guest", "said, and not taken for a guest without a system; the disks are as they were"
-)
+@pytest.mark.fault("libguestfs' appliance dies", "guest", "said, and not taken for a guest without a system; the disks are as they were")
 def test_an_appliance_that_dies_is_no_guest_without_a_system(programs: Path, tmp_path: Path) -> None:
     known = json.loads((FIXTURES / "debian.json").read_text())
     del known["inspect-os"]
@@ -217,9 +213,7 @@ def wait_for(there: Any) -> None:
         time.sleep(0.05)
 
 
-@pytest.mark.fault(
-    "kill -9 while virt-v2v runs", "guest", "virt-v2v dies too, nothing has changed; the next run begins anew and says so"
-)
+@pytest.mark.fault("kill -9 while virt-v2v runs", "guest", "virt-v2v dies too, nothing has changed; the next run begins anew and says so")
 def test_killed_while_it_converts_the_next_run_begins_anew(programs: Path, tmp_path: Path) -> None:
     says(programs, (FIXTURES / "v2v-debian.txt").read_text(), wait=600)
     disks(tmp_path)
@@ -245,9 +239,7 @@ def _alive(pid: int) -> bool:
         return False
 
 
-@pytest.mark.fault(
-    "kill -9 while a conversion is written down", "guest", "the next run writes the rest, and does not convert again"
-)
+@pytest.mark.fault("kill -9 while a conversion is written down", "guest", "the next run writes the rest, and does not convert again")
 def test_killed_while_it_is_written_down_the_next_run_writes_the_rest(programs: Path, tmp_path: Path) -> None:
     """The first disk is written, the second is not: made by hand of what the journal keeps."""
     disks(tmp_path)
