@@ -55,8 +55,9 @@ def mount_of(path: str, mountinfo: str) -> tuple[str, str]:
     return found
 
 
-def why_not(folder: str, environ: Mapping[str, str] = os.environ, mountinfo: str | None = None) -> str:
+def why_not(folder: str, environ: Mapping[str, str] | None = None, mountinfo: str | None = None) -> str:
     """Why the files in C(folder) end with this job; empty where they do not, or nothing says so."""
+    environ = os.environ if environ is None else environ
     if not environ.get(RUNNER_VARIABLE) or environ.get(ANYWAY_VARIABLE) == "1":
         return ""
     if mountinfo is None:
@@ -77,7 +78,7 @@ def why_not(folder: str, environ: Mapping[str, str] = os.environ, mountinfo: str
     return ""
 
 
-def insist(folder: str, environ: Mapping[str, str] = os.environ, mountinfo: str | None = None) -> None:
+def insist(folder: str, environ: Mapping[str, str] | None = None, mountinfo: str | None = None) -> None:
     """:raises BadInput: (code C(not_lasting)) C(folder) is thrown away with this job."""
     said = why_not(folder, environ, mountinfo)
     if said:

@@ -192,9 +192,10 @@ def _stem_of(run: str, what: list[Any], password: str) -> str:
 
 
 def open_store(
-    host: str, port: int, username: str, password: str, validate_certs: bool, ca_path: str | None, environ: Mapping[str, str] = os.environ
+    host: str, port: int, username: str, password: str, validate_certs: bool, ca_path: str | None, environ: Mapping[str, str] | None = None
 ) -> Store | None:
     """The store of the run that this process belongs to, for this log-in; None where nothing is to be shared, or not safely."""
+    environ = os.environ if environ is None else environ
     run = environ.get(RUN_VARIABLE) or ""
     if not _RUN.fullmatch(run):
         return None
@@ -222,10 +223,10 @@ def open_store(
 # -- ending ---------------------------------------------------------------------------------------------------------
 
 
-def end_run(run: str, environ: Mapping[str, str] = os.environ) -> int:
+def end_run(run: str, environ: Mapping[str, str] | None = None) -> int:
     """Log out the sessions of C(run) on this machine; how many. One that is still in use is logged out by the last one to leave it."""
     try:
-        folder = _open_folder(folder_of(environ), create=False)
+        folder = _open_folder(folder_of(os.environ if environ is None else environ), create=False)
     except OSError:
         return 0
     try:

@@ -37,7 +37,7 @@ def test_whether_drivers_are_there_is_in_the_words(file: str, system: str, virti
 
 def test_a_message_goes_on_in_the_lines_behind_it() -> None:
     assert read("v2v-debian.txt").warnings == ["could not determine a way to update the configuration of Grub2"]
-    assert read("v2v-no-space.txt").errors == ["not enough free space for conversion on filesystem ‘/’. 12.0 MB free < 100 MB needed"]
+    assert read("v2v-no-space.txt").errors == ["not enough free space for conversion on filesystem '/'. 12.0 MB free < 100 MB needed"]
     assert read("v2v-no-boot-loader.txt").errors == ["no bootloader detected"]
 
 
