@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Runs the module of the task's name as one of its run. meta/runtime.yml names it for the modules that talk to vCenter."""
+"""Runs the module vm_info as one of its run, whose session with vCenter it shares."""
 
 from __future__ import annotations
 

@@ -35,6 +35,7 @@ READING = {
     "DestroyView",
     "ExportSnapshot",
     "ExportVm",
+    "Fetch",  # whether the session of the run lives
     "FindByInventoryPath",
     "FindByUuid",
     "HasPrivilegeOnEntities",

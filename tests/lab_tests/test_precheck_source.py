@@ -89,7 +89,8 @@ def test_every_concern_has_its_words(whole: dict[str, Any]) -> None:
 def test_every_kind_is_found_in_these_tests(whole: dict[str, Any]) -> None:
     """Those that are not in a case here have a test of their own, here or among the unit tests."""
     in_cases = {kind for said, own, found in CASES.values() for kind in found}
-    elsewhere = {kind for kind in KINDS if kind not in in_cases}
+    # What an inspection of the guest finds: test_precheck_guest.
+    elsewhere = {kind for kind in KINDS if kind not in in_cases and not kind.startswith("ferry.guest.")}
     assert elsewhere == {
         *("VMNotFound", "DuplicateVM", "VMNetworksNotMapped", "VMStorageNotMapped", "VMMissingGuestIPs"),
         *("VMConsolidationNeeded", "RDMDiskWarning", "IndependentDiskWarning", "InvalidDiskSizes"),

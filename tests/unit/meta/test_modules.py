@@ -114,3 +114,10 @@ def test_action_groups_hold_the_modules_that_use_the_fragment(top: Path) -> None
 def test_action_plugins_stand_for_a_module(top: Path) -> None:
     actions = {f.stem for f in (top / "plugins" / "action").glob("*.py")} - {"__init__"}
     assert actions <= set(MODULES)
+
+
+def test_modules_of_vcenter_share_the_session_of_their_run(top: Path) -> None:
+    """By an action of their own name: Ansible's main process imports it, which then ends the session with the run."""
+    groups = yaml.safe_load((top / "meta" / "runtime.yml").read_text())["action_groups"]
+    missing = [name for name in groups["vsphere"] if not (top / "plugins" / "action" / f"{name}.py").is_file()]
+    assert missing == []
