@@ -148,7 +148,7 @@ class ActionModule(ActionBase):
                     f"The migration {self._args['name']} in {self._args['namespace']} goes on in the cluster, but its end was not seen"
                     f" within {timeout:g} s{': ' + self._away if self._away else ''}. Next: run the same command again; it joins what runs."
                 )
-            time.sleep(interval)
+            time.sleep(interval)  # between two looks, as the user has set it
 
     # -- Harvester ------------------------------------------------------------------------------------------------------
 
@@ -178,7 +178,7 @@ class ActionModule(ActionBase):
                         f"The importer did not {part['what']} within {within:g} s: {said}. It may go on in the cluster. Next: look at the log"
                         " of the vm-import-controller in harvester-system; the same command again joins what goes on."
                     )
-                time.sleep(interval)
+                time.sleep(interval)  # the same
         return {"state": "ended", "result": how}
 
     def _imports(self) -> dict[str, Any]:

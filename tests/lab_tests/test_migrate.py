@@ -28,6 +28,7 @@ import yaml
 
 from tests.lab.vcenter import VCenter
 
+from .processes import copying
 from .vcenter_lab import MIB, Client, running, write_raw
 
 UUID = "50210a1b-77{0:02d}-4c6e-9f01-7a1e5b1c0001"
@@ -347,15 +348,7 @@ def test_what_was_altered_by_hand_is_named_and_mended_and_then_nothing_changes(s
 
 def copy_processes(site: Site) -> list[int]:
     """The processes that copy from this vCenter: those of the module, wherever Ansible put it."""
-    mark = f"VMWARE_PORT={site.vcenter.port}".encode()
-    found = []
-    for path in Path("/proc").glob("[0-9]*"):
-        try:
-            if b"AnsiballZ_vm_disk_copy" in (path / "cmdline").read_bytes() and mark in (path / "environ").read_bytes().split(b"\0"):
-                found.append(int(path.name))
-        except OSError:
-            continue  # it ended
-    return found
+    return copying(f"VMWARE_PORT={site.vcenter.port}")
 
 
 def killed_in_the_middle(site: Site, seed: int) -> int:

@@ -20,6 +20,7 @@ import pytest
 
 from ansible_collections.ferry.vmware.plugins.module_utils.disk.budget_settings import save
 
+from .processes import copying
 from .slices_site import SSHD, TOOLS, Mesh, ssh_host
 from .vcenter_lab import running
 from .warm_site import KEYS, WarmSite, write_model
@@ -86,15 +87,7 @@ def merged(mesh: Mesh) -> dict[str, Any]:
 
 def copies(mesh: Mesh) -> list[int]:
     """The processes that copy on the conversion host of this mesh."""
-    mark = f"HOME={mesh.folder / 'conversion' / 'home'}".encode()
-    found = []
-    for path in Path("/proc").glob("[0-9]*"):
-        try:
-            if b"AnsiballZ_vm_disk_copy" in (path / "cmdline").read_bytes() and mark in (path / "environ").read_bytes().split(b"\0"):
-                found.append(int(path.name))
-        except OSError:
-            continue  # it ended
-    return found
+    return copying(f"HOME={mesh.folder / 'conversion' / 'home'}")
 
 
 @pytest.mark.long

@@ -31,6 +31,7 @@ from ansible_collections.ferry.vmware.plugins.module_utils.vsphere import client
 from ansible_collections.ferry.vmware.plugins.module_utils.vsphere import find, guest, source_state
 from tests.lab.vcenter import USER, VCenter
 
+from .processes import copying
 from .test_migrate import Run
 from .vcenter_lab import MIB, Client, running, write_raw
 
@@ -162,15 +163,7 @@ class UndoSite:
 
     def copying(self) -> list[int]:
         """The processes that copy from this vCenter, wherever Ansible put them."""
-        mark = f"VMWARE_PORT={self.vcenter.port}".encode()
-        found = []
-        for path in Path("/proc").glob("[0-9]*"):
-            try:
-                if b"AnsiballZ_vm_disk_copy" in (path / "cmdline").read_bytes() and mark in (path / "environ").read_bytes().split(b"\0"):
-                    found.append(int(path.name))
-            except OSError:
-                continue  # it ended
-        return found
+        return copying(f"VMWARE_PORT={self.vcenter.port}")
 
     # -- without Ansible ----------------------------------------------------------------------------------------------
 

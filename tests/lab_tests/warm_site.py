@@ -25,6 +25,7 @@ import yaml
 from tests.lab.vcenter import USER, VCenter
 from tests.lab.vcenter.writer import replay
 
+from .processes import copying
 from .vcenter_lab import MIB, write_raw
 
 RECAP = re.compile(r"^(.+?)\s+: ok=(\d+)\s+changed=(\d+)\s+unreachable=(\d+)\s+failed=(\d+)", re.MULTILINE)
@@ -204,12 +205,4 @@ class WarmSite:
 
     def copying(self) -> list[int]:
         """The processes that copy from this vCenter, wherever Ansible put them."""
-        mark = f"VMWARE_PORT={self.vcenter.port}".encode()
-        found = []
-        for path in Path("/proc").glob("[0-9]*"):
-            try:
-                if b"AnsiballZ_vm_disk_copy" in (path / "cmdline").read_bytes() and mark in (path / "environ").read_bytes().split(b"\0"):
-                    found.append(int(path.name))
-            except OSError:
-                continue  # it ended
-        return found
+        return copying(f"VMWARE_PORT={self.vcenter.port}")

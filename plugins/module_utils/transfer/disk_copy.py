@@ -314,11 +314,12 @@ class _VmCopy(_Copy):
     ) -> list[str]:
         if not self._needs_snapshot(opened):
             jobs = []
+            here = self._as_it_is() if self.vm["change_tracking"] else None
             for target, way in opened:
                 source = as_it_is.get(target.wanted.key) or self.opener.open(way, target.wanted, _facts(target.wanted), None)
                 jobs.append(self._task(target, source, None, way))
-                if self.vm["change_tracking"]:
-                    jobs[-1].job.hint = self._as_it_is().allocated(_facts(target.wanted))
+                if here is not None:
+                    jobs[-1].job.hint = here.allocated(_facts(target.wanted))
             done_rows = self._copy(jobs)
             sent = self._send_all(images, lambda w, way: as_it_is.get(w.key) or self.opener.open(way, w, _facts(w), None), done_rows, rows)
             stayed = self._off_still()

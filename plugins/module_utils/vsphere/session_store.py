@@ -109,7 +109,7 @@ def _lock(fd: int, how: int, seconds: float) -> None:
         except BlockingIOError:
             if time.monotonic() >= end:
                 raise TimeoutError("somebody else holds the lock of the session") from None
-        time.sleep(0.02)
+        time.sleep(0.02)  # flock has no timeout of its own
 
 
 def _still_there(folder: int, name: str, fd: int) -> bool:
